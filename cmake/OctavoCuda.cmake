@@ -1,0 +1,15 @@
+# OCTAVO_CUDA=AUTO looks for a toolkit and is silent when there is none; ON insists; OFF never looks.
+# Sets OCTAVO_HAVE_CUDA. No CUDA sources exist yet: the device layer's interface is ready for them.
+set(OCTAVO_HAVE_CUDA OFF)
+if(NOT OCTAVO_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "OCTAVO_CUDA must be AUTO, ON or OFF, not '${OCTAVO_CUDA}'")
+endif()
+if(NOT OCTAVO_CUDA STREQUAL "OFF")
+  find_package(CUDAToolkit QUIET)
+  if(CUDAToolkit_FOUND)
+    set(OCTAVO_HAVE_CUDA ON)
+    message(STATUS "CUDA toolkit ${CUDAToolkit_VERSION} found; this version has no CUDA backend to build yet")
+  elseif(OCTAVO_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "OCTAVO_CUDA=ON, but no CUDA toolkit was found (set CUDAToolkit_ROOT)")
+  endif()
+endif()

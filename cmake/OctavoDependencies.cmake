@@ -1,0 +1,19 @@
+# Every external library, found once, by the name of its Debian 12 package.
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)                # libfmt-dev
+find_package(spdlog REQUIRED)             # libspdlog-dev
+find_package(PkgConfig REQUIRED)          # pkg-config
+find_package(Boost 1.81 REQUIRED)         # libboost1.81-dev (headers)
+find_package(dnnl REQUIRED)               # libdnnl-dev
+pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)                   # libhwy-dev
+pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)  # libsentencepiece-dev
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)         # libutf8proc-dev
+find_package(PNG REQUIRED)                # libpng-dev
+find_package(CLI11 REQUIRED)              # libcli11-dev
+find_package(prometheus-cpp REQUIRED CONFIG COMPONENTS core)  # prometheus-cpp-dev
+if(OCTAVO_TESTS)
+  find_package(GTest REQUIRED)            # libgtest-dev libgmock-dev
+endif()
+if(OCTAVO_BENCHMARKS)
+  find_package(benchmark REQUIRED)        # libbenchmark-dev
+endif()

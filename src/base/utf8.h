@@ -1,0 +1,11 @@
+// UTF-8 checks shared by everything that takes text from outside.
+#pragma once
+
+#include <string_view>
+
+namespace octavo {
+
+/// Well-formed UTF-8 (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing over U+10FFFF.
+bool is_valid_utf8(std::string_view text);
+
+}  // namespace octavo

@@ -1,0 +1,114 @@
+// The words both columns share: what is asked for, how far it is, what came out. Plain values, no behaviour
+// beyond validation; a dialect (api/a1111) fills a GenerationRequest, the pipeline turns it into a GenerationResult.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "image/image.h"
+
+namespace octavo::generation {
+
+/// One call's worth of pictures. The image depends on this value alone.
+struct GenerationRequest {
+  std::string prompt;           // UTF-8, at most kMaxPromptBytes
+  std::string negative_prompt;  // encoded like a prompt; "" is encoded too
+  int width = 0;                // pixels; 0 = the model's default
+  int height = 0;
+  int steps = 0;                // 0 = the model's default
+  double guidance_scale = -1;   // classifier-free guidance; <= 1 runs the conditional branch only; < 0 = the model's default
+  std::int64_t seed = -1;       // image i of the call uses seed + i; -1 = drawn at random by resolve()
+  int image_count = 1;          // pictures in this call (A1111: batch_size * n_iter)
+  std::string sampler;          // "" = the model's default; names and aliases in sampling's tables
+  std::string schedule;         // "" = the sampler's default
+  int t5_length = 0;            // T5 tokens with padding; 0 = the model's default
+  bool keep_partial = false;    // interrupted: return what is drawn (A1111) instead of an error
+};
+
+inline constexpr std::size_t kMaxPromptBytes = 64 * 1024;
+inline constexpr int kMaxImageCount = 64;
+
+/// What a loaded model can do; validation and the API's listings read it.
+struct Capabilities {
+  std::string model_name;        // "octavo-tiny"
+  std::string model_hash;        // first 10 hex digits of a hash over the weights' headers; "" when unknown
+  int size_multiple = 16;        // width and height must be multiples of it
+  int min_size = 128;            // pixels a side
+  int max_size = 384;
+  int default_width = 256;
+  int default_height = 256;
+  int default_steps = 28;
+  int max_steps = 200;
+  double default_guidance_scale = 7.0;
+  int max_t5_length = 77;
+  int default_t5_length = 77;
+  std::vector<std::string> samplers;   // first = default; canonical names
+  std::vector<std::string> schedules;  // first = default
+};
+
+/// Fills every default, draws the seed when it is negative, and refuses what the model cannot do with
+/// kInvalidArgument whose subject is the field's name as in GenerationRequest ("width", "steps", ...).
+/// Prompts must be valid UTF-8 without NUL and at most kMaxPromptBytes.
+Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities& capabilities);
+
+/// Where a running call is.
+struct Progress {
+  int image_index = 0;  // 0-based picture being drawn
+  int image_count = 0;
+  int step = 0;         // steps finished of the current picture
+  int steps = 0;
+  std::string stage;    // telemetry stage name: "encode_text", "denoise", "decode"
+  double fraction() const {  // of the whole call, 0..1
+    if (image_count <= 0 || steps <= 0) return 0.0;
+    return (image_index + static_cast<double>(step) / steps) / image_count;
+  }
+};
+
+/// Set by any thread, looked at by the pipeline at step borders.
+class CancelToken {
+ public:
+  CancelToken() : state_(std::make_shared<std::atomic<bool>>(false)) {}
+  void cancel() const { state_->store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return state_->load(std::memory_order_relaxed); }
+
+ private:
+  std::shared_ptr<std::atomic<bool>> state_;  // copies share one flag
+};
+
+/// How the caller watches and stops a run. on_progress is called from the engine's thread and must not block.
+struct RunControl {
+  std::function<void(const Progress&)> on_progress;
+  CancelToken cancel;
+  std::optional<Clock::TimePoint> deadline;  // kDeadlineExceeded at the next step border after it
+};
+
+struct GeneratedImage {
+  image::Image image;  // RGB
+  std::int64_t seed = 0;
+};
+
+struct GenerationResult {
+  GenerationRequest request;              // resolved: what was really drawn
+  std::vector<GeneratedImage> images;     // fewer than image_count only when interrupted with keep_partial
+  std::map<std::string, double> stage_seconds;  // keyed by telemetry stage names
+  bool interrupted = false;
+};
+
+/// What runs requests: the pipeline behind a worker, or testing's fake. Called from one thread at a time.
+class Generator {
+ public:
+  virtual ~Generator() = default;
+  virtual const Capabilities& capabilities() const = 0;
+  /// `request` must be resolved. Errors: kCancelled, kDeadlineExceeded, kInternal (NaN), kInvalidArgument.
+  virtual Result<GenerationResult> generate(const GenerationRequest& request, const RunControl& control) = 0;
+};
+
+}  // namespace octavo::generation

@@ -1,0 +1,58 @@
+#include <cmath>
+#include <random>
+
+#include "base/utf8.h"
+#include "generation/generation.h"
+
+namespace octavo::generation {
+namespace {
+
+Status check_prompt(const std::string& text, const char* field) {
+  if (text.size() > kMaxPromptBytes) {
+    return invalid_argument(field, fmt::format("{} bytes long; at most {} are accepted", text.size(), kMaxPromptBytes));
+  }
+  if (text.find('\0') != std::string::npos) return invalid_argument(field, "contains a NUL byte");
+  if (!is_valid_utf8(text)) return invalid_argument(field, "is not valid UTF-8");
+  return {};
+}
+
+Status check_size(int value, const char* field, const Capabilities& can) {
+  if (value < can.min_size || value > can.max_size || value % can.size_multiple != 0) {
+    return invalid_argument(field, fmt::format("{} is not possible; {} draws multiples of {} from {} to {}", value,
+                                               can.model_name, can.size_multiple, can.min_size, can.max_size));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities& can) {
+  OCTAVO_RETURN_IF_ERROR(check_prompt(request.prompt, "prompt"));
+  OCTAVO_RETURN_IF_ERROR(check_prompt(request.negative_prompt, "negative_prompt"));
+  if (request.width == 0) request.width = can.default_width;
+  if (request.height == 0) request.height = can.default_height;
+  OCTAVO_RETURN_IF_ERROR(check_size(request.width, "width", can));
+  OCTAVO_RETURN_IF_ERROR(check_size(request.height, "height", can));
+  if (request.steps == 0) request.steps = can.default_steps;
+  if (request.steps < 1 || request.steps > can.max_steps) {
+    return invalid_argument("steps", fmt::format("{} is outside 1 to {}", request.steps, can.max_steps));
+  }
+  if (request.guidance_scale < 0) request.guidance_scale = can.default_guidance_scale;
+  if (!std::isfinite(request.guidance_scale) || request.guidance_scale > 100) {
+    return invalid_argument("guidance_scale", "must be a number from 0 to 100");
+  }
+  if (request.image_count < 1 || request.image_count > kMaxImageCount) {
+    return invalid_argument("image_count", fmt::format("{} is outside 1 to {}", request.image_count, kMaxImageCount));
+  }
+  if (request.t5_length == 0) request.t5_length = can.default_t5_length;
+  if (request.t5_length < 1 || request.t5_length > can.max_t5_length) {
+    return invalid_argument("t5_length", fmt::format("{} is outside 1 to {}", request.t5_length, can.max_t5_length));
+  }
+  if (request.seed < 0) {
+    // 32 bits, as A1111 draws them: the seed shown can be typed back in any client.
+    request.seed = static_cast<std::int64_t>(std::random_device{}()) & 0xFFFFFFFF;
+  }
+  return request;
+}
+
+}  // namespace octavo::generation
