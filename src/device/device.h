@@ -1,0 +1,100 @@
+// The device layer: memory, streams, captured graphs, arenas and traits. It never knows an op.
+//
+// Ops enqueue work on a Stream and return; on the CPU the work is done when the call returns, on a GPU when the
+// stream gets there. Nothing below allocates or synchronises between begin_capture() and end_capture(), so any
+// sequence of ops can be captured and replayed.
+// Threads: a Device may be used from any thread; a Stream, Arena or ExecutionContext from one thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "base/status.h"
+#include "tensor/dtype.h"
+
+namespace octavo::device {
+
+enum class DeviceKind { kCpu, kCuda };
+enum class MemoryKind { kDevice, kPinnedHost };
+
+/// What kernels choose by.
+struct DeviceTraits {
+  DeviceKind kind = DeviceKind::kCpu;
+  std::string name;               // "AMD EPYC, 2 threads, AVX-512 BF16"
+  int thread_count = 1;           // CPU: threads that work on an op
+  bool has_avx2 = false;
+  bool has_avx512 = false;
+  bool has_avx512_bf16 = false;   // the only CPU unit on which bf16 products beat f32
+  int compute_capability = 0;     // CUDA: 90 for sm_90; 0 on the CPU
+  std::size_t total_memory_bytes = 0;
+  /// Pictures one forward should hold: 1 on the CPU, where a bigger batch gains nothing and costs memory.
+  int preferred_images_per_forward = 1;
+  /// bf16 where it is fast, else f32.
+  DType preferred_dtype = DType::kF32;
+};
+
+/// A device that cannot be used any more (lost context); ends the worker process.
+class DeviceError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Owns memory of one device; moves only.
+class Buffer {
+ public:
+  using Deleter = void (*)(void* data, std::size_t bytes);
+  Buffer() = default;
+  Buffer(void* data, std::size_t bytes, Deleter deleter) : data_(data), bytes_(bytes), deleter_(deleter) {}
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept { Buffer(std::move(other)).swap(*this); return *this; }
+  ~Buffer() { if (data_ != nullptr) deleter_(data_, bytes_); }
+  void* data() const { return data_; }
+  std::size_t byte_count() const { return bytes_; }
+
+ private:
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(deleter_, other.deleter_);
+  }
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  Deleter deleter_ = nullptr;
+};
+
+/// A recorded sequence of ops, replayable on the stream that recorded it while its buffers live.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  virtual void launch() = 0;
+};
+
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  /// Returns when everything enqueued is done; throws DeviceError when the device is lost.
+  virtual void synchronize() = 0;
+  /// Whether begin_capture() can work; false on the CPU, where the loop is simply run again.
+  virtual bool supports_capture() const = 0;
+  virtual void begin_capture() = 0;
+  virtual std::unique_ptr<Graph> end_capture() = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual const DeviceTraits& traits() const = 0;
+  /// 64-byte aligned (256 on CUDA), contents undefined; kResourceExhausted when there is not enough.
+  virtual Result<Buffer> allocate(std::size_t bytes, MemoryKind kind = MemoryKind::kDevice) = 0;
+  virtual std::unique_ptr<Stream> create_stream() = 0;
+  /// Ordered on `stream`; host memory should be pinned on CUDA to be asynchronous.
+  virtual void copy_to_device(Stream& stream, void* destination, const void* source, std::size_t bytes) = 0;
+  virtual void copy_to_host(Stream& stream, void* destination, const void* source, std::size_t bytes) = 0;
+};
+
+/// The CPU of this machine. `thread_count` 0 = every core this process may run on.
+std::unique_ptr<Device> create_cpu_device(int thread_count = 0);
+
+}  // namespace octavo::device

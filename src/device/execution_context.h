@@ -1,0 +1,62 @@
+// ExecutionContext: everything an op may use, passed explicitly. No globals, no thread-locals.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "device/arena.h"
+#include "device/device.h"
+
+namespace octavo::device {
+
+/// Receives tensors by dotted path ("transformer.blocks.3.attn.out"). Parity tests, calibration and debug dumps
+/// implement it. Views are valid during the call only; on CUDA the stream is synchronised first.
+class TapSink {
+ public:
+  virtual ~TapSink() = default;
+  virtual void on_tensor(std::string_view path, const TensorView& value) = 0;
+};
+
+/// Which row each op must use: {"attention", "reference"} from `--kernel attention=reference`. An op that is not
+/// named picks the first row that supports its arguments.
+using KernelOverrides = std::map<std::string, std::string, std::less<>>;
+
+class ExecutionContext {
+ public:
+  ExecutionContext(Device& device, Stream& stream, Arena& arena) : device_(device), stream_(stream), arena_(arena) {}
+
+  Device& device() const { return device_; }
+  Stream& stream() const { return stream_; }
+  Arena& arena() const { return arena_; }
+  const DeviceTraits& traits() const { return device_.traits(); }
+
+  /// Dry: ops check their arguments and count their scratch, and compute nothing. True while the arena measures.
+  bool dry_run() const { return arena_.measuring(); }
+
+  void set_tap(TapSink* sink) { tap_ = sink; }
+  bool tapped() const { return tap_ != nullptr; }
+  /// Free when no sink is set.
+  void tap(std::string_view path, const TensorView& value) {
+    if (tap_ != nullptr && !dry_run()) {
+      stream_.synchronize();
+      tap_->on_tensor(path, value);
+    }
+  }
+
+  void set_kernel_overrides(KernelOverrides overrides) { overrides_ = std::move(overrides); }
+  /// "" when the op is free to choose.
+  std::string_view kernel_override(std::string_view op) const {
+    const auto found = overrides_.find(op);
+    return found == overrides_.end() ? std::string_view() : std::string_view(found->second);
+  }
+
+ private:
+  Device& device_;
+  Stream& stream_;
+  Arena& arena_;
+  TapSink* tap_ = nullptr;
+  KernelOverrides overrides_;
+};
+
+}  // namespace octavo::device

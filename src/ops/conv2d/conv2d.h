@@ -1,0 +1,33 @@
+// conv2d: channels-last convolution of the autoencoder.
+#pragma once
+
+#include "ops/matmul/matmul.h"
+
+namespace octavo::ops {
+
+struct ConvWeight {
+  TensorView plain;                            // [Cout, Cin, kh, kw] as in the file, f32 | f16 | bf16
+  std::shared_ptr<const PackedWeight> packed;
+  DType packed_for = DType::kF32;
+};
+
+struct Conv2dArgs {
+  TensorView x;         // [B, height, width, Cin] f32 | bf16, contiguous
+  ConvWeight weight;    // kernel 1x1 or 3x3
+  TensorView bias;      // [Cout] f32
+  TensorView residual;  // as out, f32 | bf16, added last, or undefined; may be out
+  int stride = 1;
+  int pad_before = 1;   // top and left
+  int pad_after = 1;    // bottom and right (the encoder's downsampling pads 0 before, 1 after)
+  bool upsample = false;  // the input is read as if doubled by nearest neighbour; out is [B, 2 height, 2 width, Cout]
+  TensorView out;       // [B, height', width', Cout] f32 | bf16, contiguous
+};
+
+/// Accumulates in f32.
+void conv2d(ExecutionContext& context, const Conv2dArgs& args);
+KernelTable<Conv2dArgs>& conv2d_table();
+
+/// As pack_matmul_weight.
+Result<ConvWeight> pack_conv_weight(device::Device& device, const TensorView& plain, DType activation_dtype);
+
+}  // namespace octavo::ops

@@ -1,0 +1,60 @@
+// Row norms at the grain of the fast kernels: statistics in f32, one pass over memory.
+#pragma once
+
+#include "ops/kernel_table.h"
+
+namespace octavo::ops {
+
+/// out = LN(x) * (1 + scale) + shift, LN without affine (MMDiT), or LN(x) * weight + bias (CLIP): exactly one pair
+/// or neither is defined. Variance is the biased one, eps inside the root.
+struct LayerNormArgs {
+  TensorView x;       // [B, T, D] f32, outer strides allowed
+  TensorView weight;  // [D] f32
+  TensorView bias;    // [D] f32
+  TensorView shift;   // [B, D] f32, row stride allowed: a slice of the modulation table
+  TensorView scale;   // [B, D] f32
+  float eps = 1e-6f;
+  TensorView out;     // [B, T, D] f32 | bf16
+};
+void layer_norm(ExecutionContext& context, const LayerNormArgs& args);
+KernelTable<LayerNormArgs>& layer_norm_table();
+
+/// x += gate * y, then out = LN(x) * (1 + scale) + shift: the seam between two halves of a block in one pass.
+/// `out` undefined = the residual update alone.
+struct GateResidualNormArgs {
+  TensorView x;      // [B, T, D] f32, updated in place
+  TensorView y;      // [B, T, D] f32 | bf16
+  TensorView gate;   // [B, D] f32
+  TensorView shift;  // [B, D] f32
+  TensorView scale;  // [B, D] f32
+  float eps = 1e-6f;
+  TensorView out;    // [B, T, D] f32 | bf16
+};
+void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& args);
+KernelTable<GateResidualNormArgs>& gate_residual_norm_table();
+
+/// out = x * rsqrt(mean(x^2) + eps) * weight (T5).
+struct RmsNormArgs {
+  TensorView x;       // [B, T, D] f32
+  TensorView weight;  // [D] f32
+  float eps = 1e-6f;
+  TensorView out;     // [B, T, D] f32 | bf16
+};
+void rms_norm(ExecutionContext& context, const RmsNormArgs& args);
+KernelTable<RmsNormArgs>& rms_norm_table();
+
+/// Splits a joint projection into heads with RMS norm on q and k, written at a token offset of the joint
+/// sequence: views of q, k, v are slices [B, H, T, Dh] of [B, H, S, Dh] buffers.
+struct QkvSplitNormArgs {
+  TensorView qkv;       // [B, T, 3 * H * Dh] f32 | bf16: q rows, then k, then v; [B, T, 2 * H * Dh] when q is undefined
+  TensorView q_weight;  // [Dh] f32; undefined = no norm on q
+  TensorView k_weight;  // [Dh] f32; undefined = no norm on k
+  float eps = 1e-6f;
+  TensorView q;         // [B, H, T, Dh] or undefined (last block's text stream: k and v only)
+  TensorView k;         // [B, H, T, Dh]
+  TensorView v;         // [B, H, T, Dh]
+};
+void qkv_split_norm(ExecutionContext& context, const QkvSplitNormArgs& args);
+KernelTable<QkvSplitNormArgs>& qkv_split_norm_table();
+
+}  // namespace octavo::ops
