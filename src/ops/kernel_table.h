@@ -34,12 +34,10 @@ struct KernelRow {
 /// What is common to all tables: listing and naming.
 class KernelTableBase {
  public:
-  explicit KernelTableBase(std::string_view op);
+  explicit KernelTableBase(std::string_view op) : op_(op) {}
   virtual ~KernelTableBase() = default;
   std::string_view op() const { return op_; }
   virtual std::vector<std::string_view> row_names() const = 0;
-  /// Every table of the program, sorted by op.
-  static std::vector<const KernelTableBase*> all();
 
  private:
   std::string_view op_;

@@ -1,0 +1,62 @@
+// WeightStore: the tensors of one model part, taken by name with the shape the model expects.
+//
+// A model's constructor calls require() for every tensor it has, then finish(). Problems are collected, not thrown
+// one by one: finish() names every missing, mis-shaped, mistyped, NaN-carrying and unused tensor in one message.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/tensor.h"
+
+namespace octavo::weights {
+
+class SafetensorsFile;
+
+/// Views point into the mapped files, which the store keeps alive. One thread at a time.
+class WeightStore {
+ public:
+  /// `label` names the part in messages ("transformer"); later files must not repeat a name.
+  static Result<WeightStore> open(std::string label, std::vector<std::shared_ptr<const SafetensorsFile>> files);
+
+  WeightStore(WeightStore&&) = default;
+  WeightStore& operator=(WeightStore&&) = default;
+
+  /// The tensor, f32 | f16 | bf16, or an undefined view when it is missing or wrong (recorded for finish()).
+  TensorView require(const std::string& name, const Shape& shape);
+  /// Undefined without complaint when the name does not exist; wrong shapes are still recorded.
+  TensorView optional(const std::string& name, const Shape& shape);
+  bool contains(const std::string& name) const;
+  /// The stored shape, for detection; nullptr when there is no such name.
+  const Shape* shape_of(const std::string& name) const;
+  /// Names that are allowed to stay unused ("text_model.embeddings.position_ids").
+  void ignore(const std::string& name);
+  std::vector<std::string> names() const;
+
+  /// ok, or kDataCorruption/kNotFound whose message lists (at most 12 a kind, then a count) what is missing, wrong
+  /// and unused. Also checks every required tensor for NaN and infinity, naming tensor and first index.
+  Status finish();
+
+  std::size_t byte_count() const;
+
+ private:
+  WeightStore() = default;
+  struct Entry {
+    TensorView view;
+    std::string file;
+    bool used = false;
+  };
+  std::string label_;
+  std::map<std::string, Entry, std::less<>> entries_;
+  std::vector<std::string> missing_;
+  std::vector<std::string> wrong_;
+  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
+};
+
+}  // namespace octavo::weights
