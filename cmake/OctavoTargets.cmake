@@ -22,6 +22,10 @@ if(OCTAVO_SANITIZE)
   target_link_options(octavo_options INTERFACE -fsanitize=${OCTAVO_SANITIZE})
 endif()
 
+if(OCTAVO_TESTS)
+  add_custom_target(unit_tests)  # every octavo_<folder>_test; what the sanitizer builds need
+endif()
+
 function(octavo_library folder)
   cmake_parse_arguments(ARG "" "" "DEPS;EXTERNAL;TEST_DEPS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cc")
@@ -51,6 +55,7 @@ function(octavo_library folder)
       target_link_libraries(octavo_${folder}_test PRIVATE octavo_${dep})
     endforeach()
     target_compile_definitions(octavo_${folder}_test PRIVATE OCTAVO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    add_dependencies(unit_tests octavo_${folder}_test)
     add_test(NAME unit_${folder} COMMAND octavo_${folder}_test)
     set_tests_properties(unit_${folder} PROPERTIES LABELS unit)
   endif()
