@@ -18,7 +18,9 @@ TEST(DType, every_half_survives_a_round_trip) {
       EXPECT_EQ(to_float16(to_float(half)).bits, bits);
     }
     const BFloat16 brain{static_cast<std::uint16_t>(bits)};
-    if (!std::isnan(to_float(brain))) EXPECT_EQ(to_bfloat16(to_float(brain)).bits, bits);
+    if (!std::isnan(to_float(brain))) {
+      EXPECT_EQ(to_bfloat16(to_float(brain)).bits, bits);
+    }
   }
 }
 
