@@ -37,7 +37,10 @@ TensorView TensorView::slice(int axis, std::int64_t begin, std::int64_t count) c
   Shape shape;
   for (int i = 0; i < rank(); ++i) shape.append(i == axis ? count : shape_[i]);
   result.shape_ = shape;
-  result.data_ = static_cast<std::byte*>(data_) + begin * strides_[axis] * static_cast<std::int64_t>(dtype_size(dtype_));
+  if (data_ != nullptr) {  // a view from a measuring arena has no memory to point into
+    result.data_ =
+        static_cast<std::byte*>(data_) + begin * strides_[axis] * static_cast<std::int64_t>(dtype_size(dtype_));
+  }
   return result;
 }
 

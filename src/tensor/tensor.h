@@ -62,7 +62,8 @@ class TensorView {
   std::int64_t dim(int axis) const { return shape_[axis]; }
   std::int64_t stride(int axis) const { return strides_[axis < 0 ? axis + shape_.rank() : axis]; }
   std::int64_t element_count() const { return shape_.element_count(); }
-  bool defined() const { return data_ != nullptr; }
+  /// False only for a default-constructed view: a view from a measuring arena is defined but has no memory.
+  bool defined() const { return data_ != nullptr || rank() > 0; }
   bool contiguous() const;
   std::size_t byte_count() const { return static_cast<std::size_t>(element_count()) * dtype_size(dtype_); }
 

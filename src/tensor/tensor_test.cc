@@ -49,5 +49,13 @@ TEST(TensorView, slice_keeps_strides_and_reshape_needs_contiguity) {
   EXPECT_EQ(view.reshape(Shape{6, -1 + 5}).dim(-1), 4);
 }
 
+TEST(TensorView, a_view_without_memory_is_defined_and_stays_without_memory_when_sliced) {
+  EXPECT_FALSE(TensorView().defined());
+  const TensorView measured(static_cast<void*>(nullptr), DType::kF32, Shape{2, 3, 4});
+  EXPECT_TRUE(measured.defined());
+  EXPECT_EQ(measured.slice(1, 1, 2).data(), nullptr);
+  EXPECT_EQ(measured.reshape(Shape{24}).data(), nullptr);
+}
+
 }  // namespace
 }  // namespace octavo
