@@ -1,0 +1,27 @@
+#include "ops/activation/activation.h"
+
+#include "ops/activation/activation_kernels.h"
+#include "ops/require.h"
+
+namespace octavo::ops {
+
+KernelTable<ActivationArgs>& activation_table() {
+  static KernelTable<ActivationArgs> table("activation", {{.name = "reference", .run = activation_reference}});
+  return table;
+}
+
+void activation(ExecutionContext& context, const ActivationArgs& args) {
+  constexpr std::string_view op = "activation";
+  OCTAVO_CHECK(args.x.rank() == 2 || args.x.rank() == 3, "op activation: x is {}, expected rank 2 or 3",
+               args.x.shape().to_string());
+  require_dtype(op, "x", args.x, {DType::kF32, DType::kBF16});
+  require_shape(op, "out", args.out, args.x.shape());
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
+  if (args.multiplier.defined()) {
+    require_shape(op, "multiplier", args.multiplier, args.x.shape());
+    require_dtype(op, "multiplier", args.multiplier, {DType::kF32, DType::kBF16});
+  }
+  activation_table().dispatch(context, args);
+}
+
+}  // namespace octavo::ops

@@ -1,0 +1,45 @@
+// The activations as their formulas say, in double.
+#include <cmath>
+#include <numbers>
+
+#include "ops/activation/activation_kernels.h"
+#include "ops/rows.h"
+
+namespace octavo::ops {
+
+double activate_reference(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kSilu:
+      return x / (1.0 + std::exp(-x));
+    case Activation::kGeluTanh:
+      return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+    case Activation::kGeluErf:
+      return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
+    case Activation::kQuickGelu:
+      return x / (1.0 + std::exp(-1.702 * x));
+  }
+  OCTAVO_CHECK(false, "activation {}", static_cast<int>(activation));
+}
+
+void activation_reference(ExecutionContext&, const ActivationArgs& args, void*) {
+  const bool batched = args.x.rank() == 3;
+  const std::int64_t batch = batched ? args.x.dim(0) : 1;
+  const auto row = [&](const TensorView& view, std::int64_t b, std::int64_t t) {
+    return batched ? Row(view, {b, t}) : Row(view, {t});
+  };
+  for (std::int64_t b = 0; b < batch; ++b) {
+    for (std::int64_t t = 0; t < args.x.dim(-2); ++t) {
+      const Row x = row(args.x, b, t);
+      const Row out = row(args.out, b, t);
+      for (std::int64_t i = 0; i < args.x.dim(-1); ++i) {
+        double value = activate_reference(args.activation, x[i]);
+        if (args.multiplier.defined()) value *= row(args.multiplier, b, t)[i];
+        out.set(i, static_cast<float>(value));
+      }
+    }
+  }
+}
+
+}  // namespace octavo::ops

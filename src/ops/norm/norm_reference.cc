@@ -1,0 +1,105 @@
+// The norms as their formulas say, sums in double: what every other row is compared with.
+#include <cmath>
+
+#include "ops/norm/norm_kernels.h"
+#include "ops/rows.h"
+
+namespace octavo::ops {
+namespace {
+
+struct Statistics {
+  double mean = 0.0;
+  double inverse_deviation = 0.0;
+};
+
+Statistics row_statistics(const Row& x, std::int64_t width, float eps) {
+  double sum = 0.0;
+  for (std::int64_t i = 0; i < width; ++i) sum += x[i];
+  const double mean = sum / static_cast<double>(width);
+  double squares = 0.0;
+  for (std::int64_t i = 0; i < width; ++i) squares += (x[i] - mean) * (x[i] - mean);
+  return {mean, 1.0 / std::sqrt(squares / static_cast<double>(width) + eps)};
+}
+
+double inverse_root_mean_square(const Row& x, std::int64_t begin, std::int64_t width, float eps) {
+  double squares = 0.0;
+  for (std::int64_t i = 0; i < width; ++i) squares += static_cast<double>(x[begin + i]) * x[begin + i];
+  return 1.0 / std::sqrt(squares / static_cast<double>(width) + eps);
+}
+
+}  // namespace
+
+void layer_norm_reference(ExecutionContext&, const LayerNormArgs& args, void*) {
+  const std::int64_t width = args.x.dim(2);
+  for (std::int64_t b = 0; b < args.x.dim(0); ++b) {
+    for (std::int64_t t = 0; t < args.x.dim(1); ++t) {
+      const Row x(args.x, {b, t});
+      const Row out(args.out, {b, t});
+      const Statistics statistics = row_statistics(x, width, args.eps);
+      for (std::int64_t i = 0; i < width; ++i) {
+        double value = (x[i] - statistics.mean) * statistics.inverse_deviation;
+        if (args.weight.defined()) value = value * Row(args.weight, {})[i] + Row(args.bias, {})[i];
+        if (args.scale.defined()) value = value * (1.0 + Row(args.scale, {b})[i]) + Row(args.shift, {b})[i];
+        out.set(i, static_cast<float>(value));
+      }
+    }
+  }
+}
+
+void gate_residual_norm_reference(ExecutionContext& context, const GateResidualNormArgs& args, void* scratch) {
+  for (std::int64_t b = 0; b < args.x.dim(0); ++b) {
+    const Row gate(args.gate, {b});
+    for (std::int64_t t = 0; t < args.x.dim(1); ++t) {
+      const Row x(args.x, {b, t});
+      const Row y(args.y, {b, t});
+      for (std::int64_t i = 0; i < args.x.dim(2); ++i) x.set(i, x[i] + gate[i] * y[i]);
+    }
+  }
+  if (!args.out.defined()) return;
+  LayerNormArgs norm;
+  norm.x = args.x;
+  norm.shift = args.shift;
+  norm.scale = args.scale;
+  norm.eps = args.eps;
+  norm.out = args.out;
+  layer_norm_reference(context, norm, scratch);
+}
+
+void rms_norm_reference(ExecutionContext&, const RmsNormArgs& args, void*) {
+  const std::int64_t width = args.x.dim(2);
+  const Row weight(args.weight, {});
+  for (std::int64_t b = 0; b < args.x.dim(0); ++b) {
+    for (std::int64_t t = 0; t < args.x.dim(1); ++t) {
+      const Row x(args.x, {b, t});
+      const Row out(args.out, {b, t});
+      const double factor = inverse_root_mean_square(x, 0, width, args.eps);
+      for (std::int64_t i = 0; i < width; ++i) out.set(i, static_cast<float>(x[i] * factor * weight[i]));
+    }
+  }
+}
+
+void qkv_split_norm_reference(ExecutionContext&, const QkvSplitNormArgs& args, void*) {
+  const std::int64_t heads = args.k.dim(1);
+  const std::int64_t head_width = args.k.dim(3);
+  for (std::int64_t b = 0; b < args.qkv.dim(0); ++b) {
+    for (std::int64_t t = 0; t < args.qkv.dim(1); ++t) {
+      const Row qkv(args.qkv, {b, t});
+      std::int64_t begin = 0;  // column of qkv
+      const auto split = [&](const TensorView& part, const TensorView& weight) {
+        for (std::int64_t h = 0; h < heads; ++h, begin += head_width) {
+          const Row out(part, {b, h, t});
+          const double factor = weight.defined() ? inverse_root_mean_square(qkv, begin, head_width, args.eps) : 1.0;
+          for (std::int64_t i = 0; i < head_width; ++i) {
+            const double value = qkv[begin + i] * factor * (weight.defined() ? Row(weight, {})[i] : 1.0f);
+            out.set(i, static_cast<float>(value));
+          }
+        }
+      };
+      if (args.q.defined()) split(args.q, args.q_weight);
+      split(args.k, args.k_weight);
+      split(args.v, TensorView());
+    }
+  }
+}
+
+}  // namespace octavo::ops

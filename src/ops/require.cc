@@ -1,0 +1,29 @@
+#include "ops/require.h"
+
+#include <algorithm>
+#include <string>
+
+namespace octavo::ops {
+
+void require_shape(std::string_view op, std::string_view argument, const TensorView& view, const Shape& shape) {
+  OCTAVO_CHECK(view.shape() == shape, "op {}: {} is {}, expected {}", op, argument, view.shape().to_string(),
+               shape.to_string());
+}
+
+void require_rank(std::string_view op, std::string_view argument, const TensorView& view, int rank) {
+  OCTAVO_CHECK(view.rank() == rank, "op {}: {} is {}, expected rank {}", op, argument, view.shape().to_string(), rank);
+}
+
+void require_dtype(std::string_view op, std::string_view argument, const TensorView& view,
+                   std::initializer_list<DType> allowed) {
+  if (std::find(allowed.begin(), allowed.end(), view.dtype()) != allowed.end()) return;
+  std::string names;
+  for (const DType dtype : allowed) names += (names.empty() ? "" : " or ") + std::string(dtype_name(dtype));
+  OCTAVO_CHECK(false, "op {}: {} is {}, expected {}", op, argument, dtype_name(view.dtype()), names);
+}
+
+void require_contiguous(std::string_view op, std::string_view argument, const TensorView& view) {
+  OCTAVO_CHECK(view.contiguous(), "op {}: {} {} is not contiguous", op, argument, view.shape().to_string());
+}
+
+}  // namespace octavo::ops

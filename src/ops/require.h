@@ -1,0 +1,18 @@
+// Argument checks shared by the ops: a wrong shape or dtype is a programmer's error and names op and argument.
+#pragma once
+
+#include <initializer_list>
+#include <string_view>
+
+#include "tensor/tensor.h"
+
+namespace octavo::ops {
+
+/// `op` and `argument` name the culprit in the message ("layer_norm", "out").
+void require_shape(std::string_view op, std::string_view argument, const TensorView& view, const Shape& shape);
+void require_rank(std::string_view op, std::string_view argument, const TensorView& view, int rank);
+void require_dtype(std::string_view op, std::string_view argument, const TensorView& view,
+                   std::initializer_list<DType> allowed);
+void require_contiguous(std::string_view op, std::string_view argument, const TensorView& view);
+
+}  // namespace octavo::ops

@@ -1,0 +1,93 @@
+#include "ops/sample/sample.h"
+
+#include "ops/require.h"
+#include "ops/sample/sample_kernels.h"
+
+namespace octavo::ops {
+namespace {
+
+/// f32, contiguous, as many elements as `out`.
+void require_flat(std::string_view op, std::string_view argument, const TensorView& view, const TensorView& out) {
+  require_dtype(op, argument, view, {DType::kF32});
+  require_contiguous(op, argument, view);
+  OCTAVO_CHECK(view.defined() && view.element_count() == out.element_count(), "op {}: {} is {}, out is {}", op,
+               argument, view.shape().to_string(), out.shape().to_string());
+}
+
+}  // namespace
+
+KernelTable<LincombArgs>& lincomb_table() {
+  static KernelTable<LincombArgs> table("lincomb", {{.name = "reference", .run = lincomb_reference}});
+  return table;
+}
+
+void lincomb(ExecutionContext& context, const LincombArgs& args) {
+  constexpr std::string_view op = "lincomb";
+  OCTAVO_CHECK(args.term_count >= 1 && args.term_count <= static_cast<int>(args.terms.size()), "op lincomb: {} terms",
+               args.term_count);
+  require_flat(op, "out", args.out, args.out);
+  for (int term = 0; term < args.term_count; ++term) {
+    require_flat(op, "input", args.terms[static_cast<std::size_t>(term)].input, args.out);
+  }
+  lincomb_table().dispatch(context, args);
+}
+
+KernelTable<GuidanceArgs>& guidance_table() {
+  static KernelTable<GuidanceArgs> table("guidance", {{.name = "reference", .run = guidance_reference}});
+  return table;
+}
+
+void guidance(ExecutionContext& context, const GuidanceArgs& args) {
+  constexpr std::string_view op = "guidance";
+  require_flat(op, "out", args.out, args.out);
+  require_flat(op, "uncond", args.uncond, args.out);
+  require_flat(op, "cond", args.cond, args.out);
+  guidance_table().dispatch(context, args);
+}
+
+KernelTable<LatentsToDecoderArgs>& latents_to_decoder_table() {
+  static KernelTable<LatentsToDecoderArgs> table("latents_to_decoder",
+                                                 {{.name = "reference", .run = latents_to_decoder_reference}});
+  return table;
+}
+
+void latents_to_decoder(ExecutionContext& context, const LatentsToDecoderArgs& args) {
+  constexpr std::string_view op = "latents_to_decoder";
+  const auto& latents = args.latents;
+  require_rank(op, "latents", latents, 4);
+  require_dtype(op, "latents", latents, {DType::kF32});
+  require_shape(op, "out", args.out, Shape{latents.dim(0), latents.dim(2), latents.dim(3), latents.dim(1)});
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
+  OCTAVO_CHECK(args.scaling_factor != 0.0f, "op latents_to_decoder: scaling_factor is 0");
+  latents_to_decoder_table().dispatch(context, args);
+}
+
+KernelTable<ToPixelsArgs>& to_pixels_table() {
+  static KernelTable<ToPixelsArgs> table("to_pixels", {{.name = "reference", .run = to_pixels_reference}});
+  return table;
+}
+
+void to_pixels(ExecutionContext& context, const ToPixelsArgs& args) {
+  constexpr std::string_view op = "to_pixels";
+  require_rank(op, "x", args.x, 4);
+  require_dtype(op, "x", args.x, {DType::kF32, DType::kBF16});
+  require_shape(op, "x", args.x, Shape{args.x.dim(0), args.x.dim(1), args.x.dim(2), 3});
+  require_shape(op, "out", args.out, args.x.shape());
+  require_dtype(op, "out", args.out, {DType::kI8});
+  to_pixels_table().dispatch(context, args);
+}
+
+KernelTable<CheckFiniteArgs>& check_finite_table() {
+  static KernelTable<CheckFiniteArgs> table("check_finite", {{.name = "reference", .run = check_finite_reference}});
+  return table;
+}
+
+void check_finite(ExecutionContext& context, const CheckFiniteArgs& args) {
+  constexpr std::string_view op = "check_finite";
+  require_flat(op, "x", args.x, args.x);
+  require_shape(op, "all_finite", args.all_finite, Shape{1});
+  require_dtype(op, "all_finite", args.all_finite, {DType::kI32});
+  check_finite_table().dispatch(context, args);
+}
+
+}  // namespace octavo::ops
