@@ -1,0 +1,73 @@
+// Samplers: how a step moves the latents. A sampler is one file with one function and one row in the table.
+//
+// A sampler sees latents through three verbs (denoise, lincomb, noise) and keeps nothing between steps except the
+// history tensors it declares, so a run's state is a plain value (sampler_state.h) and a step border is where a run
+// reports progress, is cancelled, parked or resumed.
+#pragma once
+
+#include <initializer_list>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/tensor.h"
+
+namespace octavo::sampling {
+
+/// What a sampler wants to know from the model.
+enum class Prediction {
+  kVelocity,  // dx/dsigma, the model's own output
+  kDenoised,  // the picture it sees: x - sigma * velocity
+};
+
+/// The verbs. Tensors are [B, C, height, width] f32, contiguous, of the run.
+class SamplerVerbs {
+ public:
+  struct Term {
+    float coefficient;
+    TensorView input;
+  };
+  virtual ~SamplerVerbs() = default;
+  /// Guided prediction at (latents, sigma); `sigma` is one of the row's model_sigmas. `out` is not `latents`.
+  virtual void denoise(const TensorView& latents, float sigma, Prediction prediction, const TensorView& out) = 0;
+  /// out = sum of terms, left to right, every operation rounded on its own; `out` may be an input.
+  virtual void lincomb(std::initializer_list<Term> terms, const TensorView& out) = 0;
+  /// Fresh standard normal values, from each picture's own stream.
+  virtual void noise(const TensorView& out) = 0;
+};
+
+/// One step: from sigmas[index] to sigmas[index + 1].
+struct SamplerStep {
+  int index = 0;
+  std::span<const float> sigmas;          // steps + 1 values
+  TensorView latents;                     // read and written
+  std::span<const TensorView> history;    // history_count tensors; zero before the first step, kept between steps
+  std::span<const TensorView> workspace;  // workspace_count tensors; contents lost between steps
+  float sigma() const { return sigmas[static_cast<std::size_t>(index)]; }
+  float next_sigma() const { return sigmas[static_cast<std::size_t>(index) + 1]; }
+};
+
+struct SamplerRow {
+  std::string_view name;                      // canonical: "euler"
+  std::string_view label;                     // as lists show it: "Euler"
+  std::span<const std::string_view> aliases;  // lower case
+  std::string_view default_schedule;          // a schedule's name
+  int history_count = 0;
+  int workspace_count = 0;
+  void (*step)(SamplerVerbs& verbs, const SamplerStep& step) = nullptr;
+  /// Every sigma at which the step calls the model, in the order of the calls, so that what depends on the
+  /// timestep alone is computed before the loop. Null = sigmas[0 .. steps - 1], one call a step.
+  std::vector<float> (*model_sigmas)(std::span<const float> sigmas) = nullptr;
+};
+
+/// All rows; the first is the default.
+std::span<const SamplerRow> sampler_rows();
+
+/// By name, label or alias, any case; "" = the default. kInvalidArgument with subject "sampler" listing the names.
+Result<const SamplerRow*> find_sampler(std::string_view name);
+
+/// row.model_sigmas, or its default.
+std::vector<float> model_sigmas(const SamplerRow& row, std::span<const float> sigmas);
+
+}  // namespace octavo::sampling
