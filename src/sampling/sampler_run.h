@@ -17,9 +17,10 @@ using VelocityFunction = std::function<void(const TensorView& latents, float sig
 /// One thread at a time, the one that owns the context it is given.
 class SamplerRun {
  public:
-  /// Copies `state` to the device: a first start and a resume are the same thing. kInvalidArgument for an unknown
-  /// sampler, kResourceExhausted without memory, kDataCorruption when the state contradicts itself.
-  static Result<SamplerRun> create(device::Device& device, device::Stream& stream, const SamplerState& state);
+  /// Copies `state` to the device: a first start and a resume are the same thing. `row` is the state's sampler and
+  /// outlives the run. kResourceExhausted without memory, kDataCorruption when the state does not fit the row.
+  static Result<SamplerRun> create(device::Device& device, device::Stream& stream, const SamplerRow& row,
+                                   const SamplerState& state);
 
   int step() const { return step_; }
   int steps() const { return static_cast<int>(sigmas_.size()) - 1; }
