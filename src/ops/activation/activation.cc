@@ -1,12 +1,25 @@
 #include "ops/activation/activation.h"
 
 #include "ops/activation/activation_kernels.h"
+#include "ops/parallel_rows.h"
 #include "ops/require.h"
+#include "ops/vector_row.h"
 
 namespace octavo::ops {
+namespace {
+
+void activation_vector(ExecutionContext& context, const ActivationArgs& args, void*) {
+  const std::int64_t rows = args.x.rank() == 3 ? args.x.dim(0) * args.x.dim(1) : args.x.dim(0);
+  constexpr std::int64_t kCost = 8;  // an exponential costs several times what moving an element does
+  run_rows(context, args, rows, kCost * args.x.dim(-1), activation_rows);
+}
+
+}  // namespace
 
 KernelTable<ActivationArgs>& activation_table() {
-  static KernelTable<ActivationArgs> table("activation", {{.name = "reference", .run = activation_reference}});
+  static KernelTable<ActivationArgs> table("activation",
+                                           {{.name = "vector", .supports = has_vectors, .run = activation_vector},
+                                            {.name = "reference", .run = activation_reference}});
   return table;
 }
 

@@ -14,7 +14,8 @@ double activate_reference(Activation activation, double x) {
     case Activation::kSilu:
       return x / (1.0 + std::exp(-x));
     case Activation::kGeluTanh:
-      return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+      // 0.5 (1 + tanh u) = 1 / (1 + exp(-2u)), which does not cancel where tanh is near -1.
+      return x / (1.0 + std::exp(-2.0 * std::sqrt(2.0 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
     case Activation::kGeluErf:
       return 0.5 * x * std::erfc(-x / std::numbers::sqrt2);
     case Activation::kQuickGelu:

@@ -1,12 +1,23 @@
 #include "ops/cast/cast.h"
 
 #include "ops/cast/cast_kernels.h"
+#include "ops/parallel_rows.h"
 #include "ops/require.h"
+#include "ops/vector_row.h"
 
 namespace octavo::ops {
+namespace {
+
+void cast_vector(ExecutionContext& context, const CastArgs& args, void*) {
+  if (args.x.element_count() == 0) return;
+  run_rows(context, args, args.x.element_count() / args.x.dim(-1), args.x.dim(-1), cast_rows);
+}
+
+}  // namespace
 
 KernelTable<CastArgs>& cast_table() {
-  static KernelTable<CastArgs> table("cast", {{.name = "reference", .run = cast_reference}});
+  static KernelTable<CastArgs> table("cast", {{.name = "vector", .supports = has_vectors, .run = cast_vector},
+                                              {.name = "reference", .run = cast_reference}});
   return table;
 }
 

@@ -7,4 +7,7 @@ namespace octavo::ops {
 
 void cast_reference(ExecutionContext& context, const CastArgs& args, void* scratch);
 
+/// Rows [begin, end) of the flattened outer axes.
+void cast_rows(const CastArgs& args, std::int64_t begin, std::int64_t end);
+
 }  // namespace octavo::ops

@@ -1,7 +1,9 @@
 #include "ops/embedding/embedding.h"
 
 #include "ops/embedding/embedding_kernels.h"
+#include "ops/parallel_rows.h"
 #include "ops/require.h"
+#include "ops/vector_row.h"
 
 namespace octavo::ops {
 namespace {
@@ -11,10 +13,20 @@ void require_table(std::string_view op, std::string_view argument, const TensorV
   require_dtype(op, argument, view, {DType::kF32, DType::kF16, DType::kBF16});
 }
 
+void embedding_vector(ExecutionContext& context, const EmbeddingArgs& args, void*) {
+  run_rows(context, args, args.ids.dim(0) * args.ids.dim(1), args.table.dim(1), embedding_rows);
+}
+
+void relative_bias_shifted_rows(ExecutionContext& context, const RelativeBiasArgs& args, void*) {
+  run_rows(context, args, args.out.dim(0), args.out.dim(1) * args.out.dim(2), relative_bias_heads);
+}
+
 }  // namespace
 
 KernelTable<EmbeddingArgs>& embedding_table() {
-  static KernelTable<EmbeddingArgs> table("embedding", {{.name = "reference", .run = embedding_reference}});
+  static KernelTable<EmbeddingArgs> table("embedding",
+                                          {{.name = "vector", .supports = has_vectors, .run = embedding_vector},
+                                           {.name = "reference", .run = embedding_reference}});
   return table;
 }
 
@@ -53,7 +65,9 @@ void timestep_embedding(ExecutionContext& context, const TimestepEmbeddingArgs& 
 }
 
 KernelTable<RelativeBiasArgs>& relative_bias_table() {
-  static KernelTable<RelativeBiasArgs> table("relative_bias", {{.name = "reference", .run = relative_bias_reference}});
+  static KernelTable<RelativeBiasArgs> table("relative_bias",
+                                             {{.name = "shifted_rows", .run = relative_bias_shifted_rows},
+                                              {.name = "reference", .run = relative_bias_reference}});
   return table;
 }
 

@@ -12,4 +12,9 @@ void embedding_reference(ExecutionContext& context, const EmbeddingArgs& args, v
 void timestep_embedding_reference(ExecutionContext& context, const TimestepEmbeddingArgs& args, void* scratch);
 void relative_bias_reference(ExecutionContext& context, const RelativeBiasArgs& args, void* scratch);
 
+/// Rows [begin, end) of the flattened [B, T].
+void embedding_rows(const EmbeddingArgs& args, std::int64_t begin, std::int64_t end);
+/// Heads [begin, end).
+void relative_bias_heads(const RelativeBiasArgs& args, std::int64_t begin, std::int64_t end);
+
 }  // namespace octavo::ops

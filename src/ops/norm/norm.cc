@@ -1,7 +1,9 @@
 #include "ops/norm/norm.h"
 
 #include "ops/norm/norm_kernels.h"
+#include "ops/parallel_rows.h"
 #include "ops/require.h"
+#include "ops/vector_row.h"
 
 namespace octavo::ops {
 namespace {
@@ -20,10 +22,28 @@ void require_vector(std::string_view op, std::string_view argument, const Tensor
   require_dtype(op, argument, view, {kF32});
 }
 
+void layer_norm_vector(ExecutionContext& context, const LayerNormArgs& args, void*) {
+  run_rows(context, args, args.x.dim(0) * args.x.dim(1), args.x.dim(2), layer_norm_rows);
+}
+
+void gate_residual_norm_vector(ExecutionContext& context, const GateResidualNormArgs& args, void*) {
+  run_rows(context, args, args.x.dim(0) * args.x.dim(1), 2 * args.x.dim(2), gate_residual_norm_rows);
+}
+
+void rms_norm_vector(ExecutionContext& context, const RmsNormArgs& args, void*) {
+  run_rows(context, args, args.x.dim(0) * args.x.dim(1), args.x.dim(2), rms_norm_rows);
+}
+
+void qkv_split_norm_vector(ExecutionContext& context, const QkvSplitNormArgs& args, void*) {
+  run_rows(context, args, args.qkv.dim(0) * args.qkv.dim(1), args.qkv.dim(2), qkv_split_norm_rows);
+}
+
 }  // namespace
 
 KernelTable<LayerNormArgs>& layer_norm_table() {
-  static KernelTable<LayerNormArgs> table("layer_norm", {{.name = "reference", .run = layer_norm_reference}});
+  static KernelTable<LayerNormArgs> table("layer_norm",
+                                          {{.name = "vector", .supports = has_vectors, .run = layer_norm_vector},
+                                           {.name = "reference", .run = layer_norm_reference}});
   return table;
 }
 
@@ -48,8 +68,9 @@ void layer_norm(ExecutionContext& context, const LayerNormArgs& args) {
 }
 
 KernelTable<GateResidualNormArgs>& gate_residual_norm_table() {
-  static KernelTable<GateResidualNormArgs> table("gate_residual_norm",
-                                                 {{.name = "reference", .run = gate_residual_norm_reference}});
+  static KernelTable<GateResidualNormArgs> table(
+      "gate_residual_norm", {{.name = "vector", .supports = has_vectors, .run = gate_residual_norm_vector},
+                             {.name = "reference", .run = gate_residual_norm_reference}});
   return table;
 }
 
@@ -70,7 +91,9 @@ void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& a
 }
 
 KernelTable<RmsNormArgs>& rms_norm_table() {
-  static KernelTable<RmsNormArgs> table("rms_norm", {{.name = "reference", .run = rms_norm_reference}});
+  static KernelTable<RmsNormArgs> table("rms_norm",
+                                        {{.name = "vector", .supports = has_vectors, .run = rms_norm_vector},
+                                         {.name = "reference", .run = rms_norm_reference}});
   return table;
 }
 
@@ -86,7 +109,8 @@ void rms_norm(ExecutionContext& context, const RmsNormArgs& args) {
 
 KernelTable<QkvSplitNormArgs>& qkv_split_norm_table() {
   static KernelTable<QkvSplitNormArgs> table("qkv_split_norm",
-                                             {{.name = "reference", .run = qkv_split_norm_reference}});
+                                             {{.name = "vector", .supports = has_vectors, .run = qkv_split_norm_vector},
+                                              {.name = "reference", .run = qkv_split_norm_reference}});
   return table;
 }
 

@@ -14,7 +14,7 @@ struct LayerNormArgs {
   TensorView shift;   // [B, D] f32, row stride allowed: a slice of the modulation table
   TensorView scale;   // [B, D] f32
   float eps = 1e-6f;
-  TensorView out;     // [B, T, D] f32 | bf16
+  TensorView out;  // [B, T, D] f32 | bf16
 };
 void layer_norm(ExecutionContext& context, const LayerNormArgs& args);
 KernelTable<LayerNormArgs>& layer_norm_table();
@@ -28,7 +28,7 @@ struct GateResidualNormArgs {
   TensorView shift;  // [B, D] f32
   TensorView scale;  // [B, D] f32
   float eps = 1e-6f;
-  TensorView out;    // [B, T, D] f32 | bf16
+  TensorView out;  // [B, T, D] f32 | bf16
 };
 void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& args);
 KernelTable<GateResidualNormArgs>& gate_residual_norm_table();
@@ -38,7 +38,7 @@ struct RmsNormArgs {
   TensorView x;       // [B, T, D] f32
   TensorView weight;  // [D] f32
   float eps = 1e-6f;
-  TensorView out;     // [B, T, D] f32 | bf16
+  TensorView out;  // [B, T, D] f32 | bf16
 };
 void rms_norm(ExecutionContext& context, const RmsNormArgs& args);
 KernelTable<RmsNormArgs>& rms_norm_table();
@@ -50,9 +50,9 @@ struct QkvSplitNormArgs {
   TensorView q_weight;  // [Dh] f32; undefined = no norm on q
   TensorView k_weight;  // [Dh] f32; undefined = no norm on k
   float eps = 1e-6f;
-  TensorView q;         // [B, H, T, Dh] or undefined (last block's text stream: k and v only)
-  TensorView k;         // [B, H, T, Dh]
-  TensorView v;         // [B, H, T, Dh]
+  TensorView q;  // [B, H, T, Dh] or undefined (last block's text stream: k and v only)
+  TensorView k;  // [B, H, T, Dh]
+  TensorView v;  // [B, H, T, Dh]
 };
 void qkv_split_norm(ExecutionContext& context, const QkvSplitNormArgs& args);
 KernelTable<QkvSplitNormArgs>& qkv_split_norm_table();

@@ -1,12 +1,32 @@
 #include "ops/patch/patch.h"
 
+#include "ops/parallel_rows.h"
 #include "ops/patch/patch_kernels.h"
 #include "ops/require.h"
+#include "ops/vector_row.h"
 
 namespace octavo::ops {
+namespace {
+
+void patchify_vector(ExecutionContext& context, const PatchifyArgs& args, void*) {
+  run_rows(context, args, args.out.dim(0) * (args.latents.dim(2) / 2), 2 * args.latents.dim(3) * args.latents.dim(1),
+           patchify_rows);
+}
+
+void add_positions_vector(ExecutionContext& context, const AddPositionsArgs& args, void*) {
+  run_rows(context, args, args.x.dim(0) * args.x.dim(1), args.x.dim(2), add_positions_rows);
+}
+
+void unpatchify_vector(ExecutionContext& context, const UnpatchifyArgs& args, void*) {
+  run_rows(context, args, args.out.dim(0) * args.out.dim(2), args.out.dim(1) * args.out.dim(3), unpatchify_rows);
+}
+
+}  // namespace
 
 KernelTable<PatchifyArgs>& patchify_table() {
-  static KernelTable<PatchifyArgs> table("patchify", {{.name = "reference", .run = patchify_reference}});
+  static KernelTable<PatchifyArgs> table("patchify",
+                                         {{.name = "vector", .supports = has_vectors, .run = patchify_vector},
+                                          {.name = "reference", .run = patchify_reference}});
   return table;
 }
 
@@ -27,7 +47,9 @@ void patchify(ExecutionContext& context, const PatchifyArgs& args) {
 }
 
 KernelTable<AddPositionsArgs>& add_positions_table() {
-  static KernelTable<AddPositionsArgs> table("add_positions", {{.name = "reference", .run = add_positions_reference}});
+  static KernelTable<AddPositionsArgs> table("add_positions",
+                                             {{.name = "vector", .supports = has_vectors, .run = add_positions_vector},
+                                              {.name = "reference", .run = add_positions_reference}});
   return table;
 }
 
@@ -46,7 +68,9 @@ void add_positions(ExecutionContext& context, const AddPositionsArgs& args) {
 }
 
 KernelTable<UnpatchifyArgs>& unpatchify_table() {
-  static KernelTable<UnpatchifyArgs> table("unpatchify", {{.name = "reference", .run = unpatchify_reference}});
+  static KernelTable<UnpatchifyArgs> table("unpatchify",
+                                           {{.name = "vector", .supports = has_vectors, .run = unpatchify_vector},
+                                            {.name = "reference", .run = unpatchify_reference}});
   return table;
 }
 

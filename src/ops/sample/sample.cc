@@ -1,7 +1,9 @@
 #include "ops/sample/sample.h"
 
+#include "ops/parallel_rows.h"
 #include "ops/require.h"
 #include "ops/sample/sample_kernels.h"
+#include "ops/vector_row.h"
 
 namespace octavo::ops {
 namespace {
@@ -14,10 +16,33 @@ void require_flat(std::string_view op, std::string_view argument, const TensorVi
                argument, view.shape().to_string(), out.shape().to_string());
 }
 
+void lincomb_vector(ExecutionContext& context, const LincombArgs& args, void*) {
+  run_rows(context, args, args.out.element_count(), args.term_count, lincomb_elements);
+}
+
+void guidance_vector(ExecutionContext& context, const GuidanceArgs& args, void*) {
+  run_rows(context, args, args.out.element_count(), 2, guidance_elements);
+}
+
+void latents_to_decoder_vector(ExecutionContext& context, const LatentsToDecoderArgs& args, void*) {
+  run_rows(context, args, args.latents.dim(0) * args.latents.dim(2), args.latents.dim(1) * args.latents.dim(3),
+           latents_to_decoder_rows);
+}
+
+void to_pixels_vector(ExecutionContext& context, const ToPixelsArgs& args, void*) {
+  run_rows(context, args, args.x.dim(0) * args.x.dim(1), 3 * args.x.dim(2), to_pixels_rows);
+}
+
+/// A row of pixels is one run of bytes.
+bool has_vectors_and_dense_pixels(const ToPixelsArgs& args, const DeviceTraits& traits) {
+  return traits.has_avx2 && args.x.stride(2) == 3 && args.out.stride(2) == 3;
+}
+
 }  // namespace
 
 KernelTable<LincombArgs>& lincomb_table() {
-  static KernelTable<LincombArgs> table("lincomb", {{.name = "reference", .run = lincomb_reference}});
+  static KernelTable<LincombArgs> table("lincomb", {{.name = "vector", .supports = has_vectors, .run = lincomb_vector},
+                                                    {.name = "reference", .run = lincomb_reference}});
   return table;
 }
 
@@ -33,7 +58,9 @@ void lincomb(ExecutionContext& context, const LincombArgs& args) {
 }
 
 KernelTable<GuidanceArgs>& guidance_table() {
-  static KernelTable<GuidanceArgs> table("guidance", {{.name = "reference", .run = guidance_reference}});
+  static KernelTable<GuidanceArgs> table("guidance",
+                                         {{.name = "vector", .supports = has_vectors, .run = guidance_vector},
+                                          {.name = "reference", .run = guidance_reference}});
   return table;
 }
 
@@ -46,8 +73,9 @@ void guidance(ExecutionContext& context, const GuidanceArgs& args) {
 }
 
 KernelTable<LatentsToDecoderArgs>& latents_to_decoder_table() {
-  static KernelTable<LatentsToDecoderArgs> table("latents_to_decoder",
-                                                 {{.name = "reference", .run = latents_to_decoder_reference}});
+  static KernelTable<LatentsToDecoderArgs> table(
+      "latents_to_decoder", {{.name = "vector", .supports = has_vectors, .run = latents_to_decoder_vector},
+                             {.name = "reference", .run = latents_to_decoder_reference}});
   return table;
 }
 
@@ -63,7 +91,9 @@ void latents_to_decoder(ExecutionContext& context, const LatentsToDecoderArgs& a
 }
 
 KernelTable<ToPixelsArgs>& to_pixels_table() {
-  static KernelTable<ToPixelsArgs> table("to_pixels", {{.name = "reference", .run = to_pixels_reference}});
+  static KernelTable<ToPixelsArgs> table(
+      "to_pixels", {{.name = "vector", .supports = has_vectors_and_dense_pixels, .run = to_pixels_vector},
+                    {.name = "reference", .run = to_pixels_reference}});
   return table;
 }
 
@@ -78,7 +108,9 @@ void to_pixels(ExecutionContext& context, const ToPixelsArgs& args) {
 }
 
 KernelTable<CheckFiniteArgs>& check_finite_table() {
-  static KernelTable<CheckFiniteArgs> table("check_finite", {{.name = "reference", .run = check_finite_reference}});
+  static KernelTable<CheckFiniteArgs> table("check_finite",
+                                            {{.name = "vector", .supports = has_vectors, .run = check_finite_vector},
+                                             {.name = "reference", .run = check_finite_reference}});
   return table;
 }
 

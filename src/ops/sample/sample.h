@@ -16,7 +16,7 @@ struct LincombArgs {
   };
   std::array<Term, 4> terms;
   int term_count = 0;
-  TensorView out;      // f32, contiguous
+  TensorView out;  // f32, contiguous
 };
 void lincomb(ExecutionContext& context, const LincombArgs& args);
 KernelTable<LincombArgs>& lincomb_table();
@@ -26,7 +26,7 @@ struct GuidanceArgs {
   TensorView uncond;  // f32, contiguous
   TensorView cond;
   float guidance_scale = 1.0f;
-  TensorView out;     // may be either input
+  TensorView out;  // may be either input
 };
 void guidance(ExecutionContext& context, const GuidanceArgs& args);
 KernelTable<GuidanceArgs>& guidance_table();
@@ -36,7 +36,7 @@ struct LatentsToDecoderArgs {
   TensorView latents;  // [B, C, height, width] f32
   float scaling_factor = 1.0f;
   float shift_factor = 0.0f;
-  TensorView out;      // [B, height, width, C] f32 | bf16
+  TensorView out;  // [B, height, width, C] f32 | bf16
 };
 void latents_to_decoder(ExecutionContext& context, const LatentsToDecoderArgs& args);
 KernelTable<LatentsToDecoderArgs>& latents_to_decoder_table();

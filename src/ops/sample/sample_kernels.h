@@ -11,4 +11,12 @@ void latents_to_decoder_reference(ExecutionContext& context, const LatentsToDeco
 void to_pixels_reference(ExecutionContext& context, const ToPixelsArgs& args, void* scratch);
 void check_finite_reference(ExecutionContext& context, const CheckFiniteArgs& args, void* scratch);
 
+/// Elements [begin, end).
+void lincomb_elements(const LincombArgs& args, std::int64_t begin, std::int64_t end);
+void guidance_elements(const GuidanceArgs& args, std::int64_t begin, std::int64_t end);
+/// Rows [begin, end) of the flattened [B, height].
+void latents_to_decoder_rows(const LatentsToDecoderArgs& args, std::int64_t begin, std::int64_t end);
+void to_pixels_rows(const ToPixelsArgs& args, std::int64_t begin, std::int64_t end);
+void check_finite_vector(ExecutionContext& context, const CheckFiniteArgs& args, void* scratch);
+
 }  // namespace octavo::ops
