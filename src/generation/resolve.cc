@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 #include <random>
 
 #include "base/utf8.h"
@@ -47,6 +48,9 @@ Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities&
   if (request.t5_length == 0) request.t5_length = can.default_t5_length;
   if (request.t5_length < 1 || request.t5_length > can.max_t5_length) {
     return invalid_argument("t5_length", fmt::format("{} is outside 1 to {}", request.t5_length, can.max_t5_length));
+  }
+  if (request.seed > std::numeric_limits<std::int64_t>::max() - (request.image_count - 1)) {
+    return invalid_argument("seed", "is too large: the last picture's seed would not fit 64 bits");
   }
   if (request.seed < 0) {
     // 32 bits, as A1111 draws them: the seed shown can be typed back in any client.

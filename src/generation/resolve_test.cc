@@ -1,0 +1,103 @@
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+#include "generation/generation.h"
+
+namespace octavo::generation {
+namespace {
+
+Capabilities tiny() {
+  Capabilities can;
+  can.model_name = "tiny";
+  return can;
+}
+
+/// The field a request is refused for, or "" when it is accepted.
+std::string refused_field(const std::function<void(GenerationRequest&)>& change) {
+  GenerationRequest request;
+  change(request);
+  const auto resolved = resolve(request, tiny());
+  if (resolved.ok()) return "";
+  EXPECT_EQ(resolved.status().code(), ErrorCode::kInvalidArgument);
+  return resolved.status().subject();
+}
+
+TEST(Resolve, fills_the_models_defaults) {
+  const auto resolved = resolve({}, tiny());
+  ASSERT_TRUE(resolved.ok());
+  EXPECT_EQ(resolved->width, 256);
+  EXPECT_EQ(resolved->height, 256);
+  EXPECT_EQ(resolved->steps, 28);
+  EXPECT_EQ(resolved->guidance_scale, 7.0);
+  EXPECT_EQ(resolved->t5_length, 77);
+}
+
+TEST(Resolve, keeps_a_given_seed_and_draws_a_32_bit_one_otherwise) {
+  GenerationRequest request;
+  request.seed = 0;
+  EXPECT_EQ(resolve(request, tiny())->seed, 0);
+  request.seed = std::int64_t{1} << 40;
+  EXPECT_EQ(resolve(request, tiny())->seed, std::int64_t{1} << 40);
+  request.seed = -1;
+  for (int i = 0; i < 20; ++i) {
+    const std::int64_t drawn = resolve(request, tiny())->seed;
+    EXPECT_GE(drawn, 0);
+    EXPECT_LE(drawn, 0xFFFFFFFF);
+  }
+}
+
+TEST(Resolve, names_the_field_it_refuses) {
+  for (const int size : {-16, 7, 16, 100, 127, 130, 400, 1'000'000'000, std::numeric_limits<int>::max()}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.width = size; }), "width") << size;
+    EXPECT_EQ(refused_field([&](auto& r) { r.height = size; }), "height") << size;
+  }
+  for (const int steps : {-1, 201, std::numeric_limits<int>::min()})
+    EXPECT_EQ(refused_field([&](auto& r) { r.steps = steps; }), "steps");
+  for (const double guidance :
+       {101.0, 1e300, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.guidance_scale = guidance; }), "guidance_scale") << guidance;
+  }
+  for (const int count : {-1, 0, 65}) EXPECT_EQ(refused_field([&](auto& r) { r.image_count = count; }), "image_count");
+  for (const int length : {-1, 78}) EXPECT_EQ(refused_field([&](auto& r) { r.t5_length = length; }), "t5_length");
+  EXPECT_EQ(refused_field([&](auto& r) {
+              r.seed = std::numeric_limits<std::int64_t>::max();
+              r.image_count = 2;
+            }),
+            "seed");
+  EXPECT_EQ(refused_field([&](auto& r) {
+              r.seed = std::numeric_limits<std::int64_t>::max() - 1;
+              r.image_count = 2;
+            }),
+            "");
+}
+
+TEST(Resolve, refuses_prompts_that_are_not_text) {
+  EXPECT_EQ(refused_field([&](auto& r) { r.prompt = "caf\xE9"; }), "prompt");
+  EXPECT_EQ(refused_field([&](auto& r) { r.prompt = std::string("a\0b", 3); }), "prompt");
+  EXPECT_EQ(refused_field([&](auto& r) { r.prompt = std::string(kMaxPromptBytes + 1, 'x'); }), "prompt");
+  EXPECT_EQ(refused_field([&](auto& r) { r.prompt = std::string(kMaxPromptBytes, 'x'); }), "");
+  EXPECT_EQ(refused_field([&](auto& r) { r.negative_prompt = "\xED\xA0\x80"; }), "negative_prompt");  // a surrogate
+  EXPECT_EQ(refused_field([&](auto& r) {
+              r.prompt = "";
+              r.negative_prompt = "\xF0\x9F\x90\xB1";
+            }),
+            "");
+}
+
+TEST(Progress, fraction_covers_the_whole_call) {
+  EXPECT_EQ(Progress{}.fraction(), 0.0);
+  EXPECT_DOUBLE_EQ((Progress{.image_index = 1, .image_count = 2, .step = 5, .steps = 10, .stage = {}}.fraction()),
+                   0.75);
+}
+
+TEST(CancelToken, copies_share_one_flag) {
+  const CancelToken token;
+  const CancelToken copy = token;
+  token.cancel();
+  EXPECT_TRUE(copy.cancelled());
+}
+
+}  // namespace
+}  // namespace octavo::generation
