@@ -1,0 +1,240 @@
+#include "ops/norm/norm.h"
+
+#include <gtest/gtest.h>
+
+#include "ops/op_test.h"
+
+namespace octavo::ops {
+namespace {
+
+constexpr DType kF32 = DType::kF32;
+constexpr DType kBF16 = DType::kBF16;
+
+struct NormShape {
+  std::int64_t batch, tokens, width, padding;
+};
+// Tails of every length class, one element, the widths of the models.
+constexpr NormShape kShapes[] = {{1, 1, 1, 0},   {1, 3, 7, 2},   {2, 2, 16, 0},    {3, 5, 33, 1},  {2, 9, 64, 0},
+                                 {4, 3, 192, 8}, {1, 2, 100, 0}, {2, 300, 320, 0}, {1, 4, 2432, 0}};
+
+/// Everything a norm may read, made anew from fixed seeds.
+struct NormInputs {
+  explicit NormInputs(const NormShape& s, DType y_dtype = kF32)
+      : x(TestTensor::random(kF32, {s.batch, s.tokens, s.width}, 1, 3.0f, 2.0f, s.padding)),
+        y(TestTensor::random(y_dtype, {s.batch, s.tokens, s.width}, 2, 1.0f, 0.0f, s.padding)),
+        weight(TestTensor::random(kF32, {s.width}, 3)),
+        bias(TestTensor::random(kF32, {s.width}, 4)),
+        shift(TestTensor::random(kF32, {s.batch, s.width}, 5, 1.0f, 0.0f, s.padding)),
+        scale(TestTensor::random(kF32, {s.batch, s.width}, 6, 1.0f, 0.0f, s.padding)),
+        gate(TestTensor::random(kF32, {s.batch, s.width}, 7, 1.0f, 0.0f, s.padding)) {}
+  TestTensor x, y, weight, bias, shift, scale, gate;
+};
+
+enum class Affine { kNone, kWeights, kModulation };
+
+LayerNormArgs layer_norm_args(const NormInputs& in, Affine affine, const TensorView& out) {
+  LayerNormArgs args;
+  args.x = in.x;
+  if (affine == Affine::kWeights) {
+    args.weight = in.weight;
+    args.bias = in.bias;
+  }
+  if (affine == Affine::kModulation) {
+    args.shift = in.shift;
+    args.scale = in.scale;
+  }
+  args.out = out;
+  return args;
+}
+
+GateResidualNormArgs gate_args(const NormInputs& in, const TensorView& out) {
+  GateResidualNormArgs args;
+  args.x = in.x;
+  args.y = in.y;
+  args.gate = in.gate;
+  args.shift = in.shift;
+  args.scale = in.scale;
+  args.out = out;
+  return args;
+}
+
+TEST(LayerNorm, every_row_equals_the_reference) {
+  TestContext context;
+  for (const NormShape& s : kShapes) {
+    for (const Affine affine : {Affine::kNone, Affine::kWeights, Affine::kModulation}) {
+      for (const DType dtype : {kF32, kBF16}) {
+        if (s.width == 1 && affine == Affine::kNone) continue;  // all zero: nothing to compare with
+        const NormInputs in(s);
+        const TestTensor expected(dtype, in.x.view().shape());
+        layer_norm(context.with_row("layer_norm", "reference"), layer_norm_args(in, affine, expected));
+        for (const std::string_view row : layer_norm_table().row_names()) {
+          const TestTensor actual(dtype, in.x.view().shape(), s.padding);
+          layer_norm(context.with_row("layer_norm", row), layer_norm_args(in, affine, actual));
+          EXPECT_TRUE(testing::expect_close(actual, expected, op_tolerance(dtype)))
+              << row << in.x.view().shape().to_string();
+        }
+      }
+    }
+  }
+}
+
+TEST(LayerNorm, rows_far_from_zero_keep_their_variance) {
+  // A one-pass variance in float would lose every digit here.
+  TestContext context;
+  const TestTensor x = TestTensor::random(kF32, {1, 4, 320}, 1, 0.5f, 1000.0f);
+  for (const std::string_view row : layer_norm_table().row_names()) {
+    const TestTensor out(kF32, {1, 4, 320});
+    layer_norm(context.with_row("layer_norm", row), {.x = x, .out = out});
+    out.for_each_row([&](const Row& values) {
+      double squares = 0;
+      for (int i = 0; i < 320; ++i) squares += values[i] * values[i];
+      EXPECT_NEAR(squares / 320, 1.0, 1e-3) << row;
+    });
+  }
+}
+
+TEST(LayerNorm, batched_equals_alone_for_any_thread_count) {
+  const NormShape s{4, 37, 192, 0};
+  const NormInputs in(s);
+  for (const std::string_view row : layer_norm_table().row_names()) {
+    TestContext one(1);
+    TestContext three(3);
+    const TestTensor whole(kF32, in.x.view().shape());
+    layer_norm(three.with_row("layer_norm", row), layer_norm_args(in, Affine::kModulation, whole));
+    const TestTensor alone(kF32, in.x.view().shape());
+    for (std::int64_t b = 0; b < s.batch; ++b) {
+      LayerNormArgs args;
+      args.x = in.x.view().slice(0, b, 1);
+      args.shift = in.shift.view().slice(0, b, 1);
+      args.scale = in.scale.view().slice(0, b, 1);
+      args.out = alone.view().slice(0, b, 1);
+      layer_norm(one.with_row("layer_norm", row), args);
+    }
+    EXPECT_TRUE(alone.same_bytes(whole)) << row;
+  }
+}
+
+TEST(LayerNorm, wrong_arguments_are_named) {
+  TestContext context;
+  const NormInputs in({1, 2, 8, 0});
+  const TestTensor out(kF32, {1, 2, 8});
+  LayerNormArgs args = layer_norm_args(in, Affine::kWeights, out);
+  args.bias = TensorView();
+  EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
+  const TestTensor narrow(kF32, {1, 2, 7});
+  try {
+    layer_norm(context.get(), layer_norm_args(in, Affine::kNone, narrow));
+    FAIL() << "accepted a narrow out";
+  } catch (const CheckFailure& failure) {
+    EXPECT_NE(std::string(failure.what()).find("op layer_norm: out is [1, 2, 7]"), std::string::npos) << failure.what();
+  }
+}
+
+TEST(GateResidualNorm, every_row_equals_the_reference) {
+  TestContext context;
+  for (const NormShape& s : kShapes) {
+    if (s.width == 1) continue;
+    for (const DType y_dtype : {kF32, kBF16}) {
+      for (const DType dtype : {kF32, kBF16}) {
+        const NormInputs reference(s, y_dtype);
+        const TestTensor expected(dtype, reference.x.view().shape());
+        gate_residual_norm(context.with_row("gate_residual_norm", "reference"), gate_args(reference, expected));
+        for (const std::string_view row : gate_residual_norm_table().row_names()) {
+          const NormInputs in(s, y_dtype);  // x is updated in place
+          const TestTensor actual(dtype, in.x.view().shape(), s.padding);
+          gate_residual_norm(context.with_row("gate_residual_norm", row), gate_args(in, actual));
+          EXPECT_TRUE(testing::expect_close(in.x, reference.x, testing::kOpF32)) << row;
+          EXPECT_TRUE(testing::expect_close(actual, expected, op_tolerance(dtype))) << row;
+        }
+      }
+    }
+  }
+}
+
+TEST(GateResidualNorm, without_out_only_the_residual_moves) {
+  TestContext context;
+  const NormShape s{2, 3, 40, 0};
+  const NormInputs normed(s);
+  const TestTensor out(kF32, normed.x.view().shape());
+  gate_residual_norm(context.get(), gate_args(normed, out));
+  for (const std::string_view row : gate_residual_norm_table().row_names()) {
+    const NormInputs in(s);
+    gate_residual_norm(context.with_row("gate_residual_norm", row), {.x = in.x, .y = in.y, .gate = in.gate});
+    EXPECT_TRUE(testing::expect_close(in.x, normed.x, testing::kOpF32)) << row;
+  }
+}
+
+TEST(RmsNorm, every_row_equals_the_reference) {
+  TestContext context;
+  for (const NormShape& s : kShapes) {
+    for (const DType dtype : {kF32, kBF16}) {
+      const NormInputs in(s);
+      const TestTensor expected(dtype, in.x.view().shape());
+      rms_norm(context.with_row("rms_norm", "reference"), {.x = in.x, .weight = in.weight, .out = expected});
+      for (const std::string_view row : rms_norm_table().row_names()) {
+        const TestTensor actual(dtype, in.x.view().shape(), s.padding);
+        rms_norm(context.with_row("rms_norm", row), {.x = in.x, .weight = in.weight, .out = actual});
+        EXPECT_TRUE(testing::expect_close(actual, expected, op_tolerance(dtype))) << row;
+      }
+    }
+  }
+}
+
+struct HeadShape {
+  std::int64_t batch, heads, tokens, head_width, offset, joint;  // written at `offset` of `joint` tokens
+};
+constexpr HeadShape kHeadShapes[] = {
+    {1, 1, 1, 64, 0, 1}, {2, 3, 5, 64, 0, 9}, {2, 3, 4, 64, 5, 9}, {3, 2, 7, 20, 1, 8}};
+
+TEST(QkvSplitNorm, every_row_equals_the_reference_and_writes_only_its_tokens) {
+  TestContext context;
+  for (const HeadShape& s : kHeadShapes) {
+    for (const bool with_q : {true, false}) {
+      for (const bool with_norm : {true, false}) {
+        for (const auto& [in_dtype, out_dtype] :
+             {std::pair(kF32, kF32), std::pair(kF32, kBF16), std::pair(kBF16, kBF16)}) {
+          const TestTensor qkv =
+              TestTensor::random(in_dtype, {s.batch, s.tokens, (with_q ? 3 : 2) * s.heads * s.head_width}, 1, 4.0f);
+          const TestTensor weight = TestTensor::random(kF32, {s.head_width}, 2, 1.0f, 1.0f);
+          struct Joint {
+            TestTensor q, k, v;
+          };
+          const auto run = [&](std::string_view row) {
+            const Shape shape{s.batch, s.heads, s.joint, s.head_width};
+            Joint joint{{out_dtype, shape}, {out_dtype, shape}, {out_dtype, shape}};
+            QkvSplitNormArgs args;
+            args.qkv = qkv;
+            if (with_norm) args.q_weight = args.k_weight = weight;
+            if (with_q) args.q = joint.q.view().slice(2, s.offset, s.tokens);
+            args.k = joint.k.view().slice(2, s.offset, s.tokens);
+            args.v = joint.v.view().slice(2, s.offset, s.tokens);
+            qkv_split_norm(context.with_row("qkv_split_norm", row), args);
+            return joint;
+          };
+          const Joint expected = run("reference");
+          for (const std::string_view row : qkv_split_norm_table().row_names()) {
+            const Joint actual = run(row);
+            const auto compare = [&](const TestTensor& a, const TestTensor& e) {
+              const TensorView written = a.view().slice(2, s.offset, s.tokens);
+              EXPECT_TRUE(
+                  testing::expect_close(written, e.view().slice(2, s.offset, s.tokens), op_tolerance(out_dtype)))
+                  << row;
+              // The rest of the joint sequence belongs to somebody else: still poison.
+              const TensorView before = a.view().slice(2, 0, s.offset);
+              const TestTensor poison(out_dtype, before.shape());
+              if (s.offset > 0) {
+                EXPECT_TRUE(same_bits(before, poison)) << row;
+              }
+            };
+            if (with_q) compare(actual.q, expected.q);
+            compare(actual.k, expected.k);
+            compare(actual.v, expected.v);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace octavo::ops
