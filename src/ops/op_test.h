@@ -32,6 +32,12 @@ class TestContext {
     context_.set_kernel_overrides({{std::string(op), std::string(row)}});
     return context_;
   }
+  /// The table's rows that this machine has the instructions for.
+  std::vector<std::string_view> rows(const KernelTableBase& table) const {
+    std::vector<std::string_view> names = table.row_names();
+    if (!context_.traits().has_avx2) std::erase(names, std::string_view("vector"));
+    return names;
+  }
 
  private:
   std::unique_ptr<device::Device> device_;

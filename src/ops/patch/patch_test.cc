@@ -20,7 +20,7 @@ TEST(Patchify, every_row_puts_channel_then_row_then_column) {
     const std::int64_t tokens = s.height / 2 * (s.width / 2);
     for (const std::int64_t repeats : {1, 2}) {  // two: guidance's branches share the latents
       for (const DType dtype : {kF32, DType::kBF16}) {
-        for (const std::string_view row : patchify_table().row_names()) {
+        for (const std::string_view row : context.rows(patchify_table())) {
           const TestTensor latents = TestTensor::random(kF32, {s.batch, s.channels, s.height, s.width}, 1, 1, 0, 4);
           const TestTensor out(dtype, {repeats * s.batch, tokens, 4 * s.channels}, 3);
           patchify(context.with_row("patchify", row), {.latents = latents, .out = out});
@@ -52,7 +52,7 @@ TEST(Unpatchify, every_row_undoes_the_output_order) {
   for (const PatchShape& s : kShapes) {
     const std::int64_t columns = s.width / 2;
     const TestTensor tokens = TestTensor::random(kF32, {s.batch, s.height / 2 * columns, 4 * s.channels}, 1, 1, 0, 5);
-    for (const std::string_view row : unpatchify_table().row_names()) {
+    for (const std::string_view row : context.rows(unpatchify_table())) {
       const TestTensor out(kF32, {s.batch, s.channels, s.height, s.width});
       unpatchify(context.with_row("unpatchify", row), {.tokens = tokens, .out = out});
       for (std::int64_t b = 0; b < s.batch; ++b) {
@@ -77,7 +77,7 @@ TEST(AddPositions, every_row_adds_the_centre_crop) {
     for (const std::int64_t width : {1, 24, 70}) {
       for (const DType dtype : {kF32, DType::kF16, DType::kBF16}) {
         const TestTensor table = TestTensor::random(dtype, {12, 12, width}, 1);
-        for (const std::string_view row : add_positions_table().row_names()) {
+        for (const std::string_view row : context.rows(add_positions_table())) {
           const Shape shape{2, std::int64_t{crop.rows} * crop.columns, width};
           const TestTensor before = TestTensor::random(kF32, shape, 2, 1, 0, 3);
           const TestTensor x = TestTensor::random(kF32, shape, 2, 1, 0, 3);

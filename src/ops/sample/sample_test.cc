@@ -22,7 +22,7 @@ TEST(Lincomb, every_row_rounds_each_product_and_each_sum) {
       const TestTensor inputs[] = {TestTensor::random(kF32, {count}, 1), TestTensor::random(kF32, {count}, 2),
                                    TestTensor::random(kF32, {count}, 3), TestTensor::random(kF32, {count}, 4)};
       const float coefficients[] = {1.0f, -0.0142307f, 0.3f, 7.7f};
-      for (const std::string_view row : lincomb_table().row_names()) {
+      for (const std::string_view row : context.rows(lincomb_table())) {
         const TestTensor out(kF32, {count});
         LincombArgs args;
         for (int i = 0; i < terms; ++i) args.terms[i] = {coefficients[i], inputs[i]};
@@ -45,7 +45,7 @@ TEST(Lincomb, every_row_rounds_each_product_and_each_sum) {
 
 TEST(Lincomb, out_may_be_an_input) {
   TestContext context;
-  for (const std::string_view row : lincomb_table().row_names()) {
+  for (const std::string_view row : context.rows(lincomb_table())) {
     const TestTensor x = TestTensor::random(kF32, {999}, 1);
     const TestTensor v = TestTensor::random(kF32, {999}, 2);
     const TestTensor expected(kF32, {999});
@@ -78,7 +78,7 @@ TEST(Lincomb, refuses_no_terms_and_other_sizes) {
 TEST(Guidance, every_row_follows_the_formula_bit_for_bit_and_may_write_over_its_inputs) {
   TestContext context(3);
   for (const std::int64_t count : {1, 31, 30000}) {
-    for (const std::string_view row : guidance_table().row_names()) {
+    for (const std::string_view row : context.rows(guidance_table())) {
       const TestTensor uncond = TestTensor::random(kF32, {count}, 1);
       const TestTensor cond = TestTensor::random(kF32, {count}, 2);
       const TestTensor out(kF32, {count});
@@ -100,7 +100,7 @@ TEST(LatentsToDecoder, every_row_divides_then_adds_and_puts_channels_last) {
   for (const Shape& shape : {Shape{1, 1, 1, 1}, Shape{2, 16, 6, 10}, Shape{3, 4, 64, 5}}) {
     const TestTensor latents = TestTensor::random(kF32, shape, 1, 1.0f, 0.0f, 2);
     for (const DType dtype : {kF32, kBF16}) {
-      for (const std::string_view row : latents_to_decoder_table().row_names()) {
+      for (const std::string_view row : context.rows(latents_to_decoder_table())) {
         const TestTensor out(dtype, {shape[0], shape[2], shape[3], shape[1]});
         latents_to_decoder(context.with_row("latents_to_decoder", row),
                            {.latents = latents, .scaling_factor = 1.5305f, .shift_factor = 0.0609f, .out = out});
@@ -127,7 +127,7 @@ TEST(ToPixels, every_row_equals_the_reference) {
       const TestTensor x = TestTensor::random(dtype, shape, 1);
       const TestTensor expected(DType::kI8, shape);
       to_pixels(context.with_row("to_pixels", "reference"), {.x = x, .out = expected});
-      for (const std::string_view row : to_pixels_table().row_names()) {
+      for (const std::string_view row : context.rows(to_pixels_table())) {
         const TestTensor actual(DType::kI8, shape);
         to_pixels(context.with_row("to_pixels", row), {.x = x, .out = actual});
         EXPECT_TRUE(actual.same_bytes(expected)) << row << shape.to_string();
@@ -140,7 +140,7 @@ TEST(ToPixels, the_ends_are_clamped_and_nan_is_black) {
   TestContext context;
   const float inputs[] = {-1.0f, 1.0f, 7.0f, -7.0f, kInfinity, -kInfinity, kNaN, 0.2f, -0.2f};
   const int expected[] = {0, 255, 255, 0, 255, 0, 0, 153, 102};
-  for (const std::string_view row : to_pixels_table().row_names()) {
+  for (const std::string_view row : context.rows(to_pixels_table())) {
     const TestTensor x(kF32, {1, 1, 3, 3});
     std::memcpy(x.view().data(), inputs, sizeof(inputs));
     const TestTensor out(DType::kI8, {1, 1, 3, 3});
@@ -170,7 +170,7 @@ TEST(ToPixels, ties_go_to_the_even_neighbour) {
   ties.resize(ties.size() / 3 * 3);
   const Shape shape{1, 1, static_cast<std::int64_t>(ties.size() / 3), 3};
   TestContext context;
-  for (const std::string_view row : to_pixels_table().row_names()) {
+  for (const std::string_view row : context.rows(to_pixels_table())) {
     const TestTensor out(DType::kI8, shape);
     to_pixels(context.with_row("to_pixels", row), {.x = TensorView(ties.data(), kF32, shape), .out = out});
     const auto* bytes = static_cast<const std::uint8_t*>(out.view().data());
@@ -180,7 +180,7 @@ TEST(ToPixels, ties_go_to_the_even_neighbour) {
 
 TEST(CheckFinite, finds_one_bad_element_anywhere) {
   TestContext context;
-  for (const std::string_view row : check_finite_table().row_names()) {
+  for (const std::string_view row : context.rows(check_finite_table())) {
     for (const std::int64_t count : {1, 15, 64, 133}) {
       const TestTensor x = TestTensor::random(kF32, {count}, 1, 1e30f);
       const TestTensor flag(DType::kI32, {1});
