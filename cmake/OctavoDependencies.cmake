@@ -17,3 +17,8 @@ endif()
 if(OCTAVO_BENCHMARKS)
   find_package(benchmark REQUIRED)        # libbenchmark-dev
 endif()
+
+# Boost.JSON is header-only here: its code is compiled once, and everyone who parses JSON links this target.
+file(WRITE "${CMAKE_BINARY_DIR}/generated/boost_json.cc" "#include <boost/json/src.hpp>\n")
+add_library(octavo_boost_json STATIC "${CMAKE_BINARY_DIR}/generated/boost_json.cc")
+target_link_libraries(octavo_boost_json PUBLIC Boost::headers)

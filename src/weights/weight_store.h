@@ -40,23 +40,30 @@ class WeightStore {
   std::vector<std::string> names() const;
 
   /// ok, or kDataCorruption/kNotFound whose message lists (at most 12 a kind, then a count) what is missing, wrong
-  /// and unused. Also checks every required tensor for NaN and infinity, naming tensor and first index.
-  Status finish();
+  /// and unused. Also looks through every taken tensor for NaN and infinity, naming tensor and first index; parts
+  /// over `scan_limit_bytes` are not scanned, because reading 16 GB before the first picture costs more than it saves
+  /// (the pipeline's own NaN check still names the step).
+  Status finish(std::size_t scan_limit_bytes = std::size_t{2} << 30);
 
   std::size_t byte_count() const;
 
  private:
   WeightStore() = default;
   struct Entry {
-    TensorView view;
-    std::string file;
+    Shape shape;
+    std::string dtype;                      // the file's word
+    const SafetensorsFile* file = nullptr;
     bool used = false;
+    bool ignored = false;
   };
+  TensorView take(const std::string& name, Entry& entry, const Shape& shape);
   std::string label_;
   std::map<std::string, Entry, std::less<>> entries_;
   std::vector<std::string> missing_;
   std::vector<std::string> wrong_;
+  std::vector<std::pair<std::string, TensorView>> taken_;  // for the scan of finish()
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
+  std::vector<std::unique_ptr<std::byte[]>> realigned_;  // copies of tensors that the file stores at odd addresses
 };
 
 }  // namespace octavo::weights

@@ -1,0 +1,304 @@
+#include "weights/safetensors.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <optional>
+
+namespace octavo::weights {
+namespace {
+
+constexpr std::size_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
+constexpr std::size_t kPrefixBytes = 8;
+
+/// Bits of one element in the file's words; 0 = unknown.
+std::size_t stored_size(std::string_view dtype) {
+  if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 8;
+  if (dtype == "F32" || dtype == "I32" || dtype == "U32") return 4;
+  if (dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16") return 2;
+  if (dtype == "F8_E4M3" || dtype == "F8_E5M2" || dtype == "I8" || dtype == "U8" || dtype == "BOOL") return 1;
+  return 0;
+}
+
+std::optional<DType> readable_dtype(std::string_view dtype) {
+  if (dtype == "F32") return DType::kF32;
+  if (dtype == "F16") return DType::kF16;
+  if (dtype == "BF16") return DType::kBF16;
+  if (dtype == "F8_E4M3") return DType::kE4M3;
+  if (dtype == "F8_E5M2") return DType::kE5M2;
+  if (dtype == "I8") return DType::kI8;
+  if (dtype == "I32") return DType::kI32;
+  return std::nullopt;
+}
+
+std::string_view file_word(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return "F32";
+    case DType::kF16: return "F16";
+    case DType::kBF16: return "BF16";
+    case DType::kE4M3: return "F8_E4M3";
+    case DType::kE5M2: return "F8_E5M2";
+    case DType::kI8: return "I8";
+    case DType::kI32: return "I32";
+  }
+  return "";
+}
+
+bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
+  return bytes.size() >= text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
+}
+
+/// What people save under this name by accident; "" when it is none of them.
+std::string recognise_other_format(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return "the file is empty; download it again";
+  if (starts_with(bytes, "version https://git-lfs")) {
+    return "this is a git-LFS pointer, not the weights; fetch them with `git lfs pull`";
+  }
+  if (starts_with(bytes, "<!DOCTYPE") || starts_with(bytes, "<!doctype") || starts_with(bytes, "<html") ||
+      starts_with(bytes, "<HTML")) {
+    return "this is a web page saved under the name of the weights (a login or error page?); download it again";
+  }
+  if (starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "\x80\x02") || starts_with(bytes, "\x80\x04")) {
+    return "this is a PyTorch pickle, which can run code when loaded and is refused; convert it to safetensors";
+  }
+  if (starts_with(bytes, "GGUF")) return "this is a GGUF file; a safetensors file is needed";
+  return {};
+}
+
+/// A non-negative integer of the header; JSON integers above 2^63 parse as unsigned.
+std::optional<std::uint64_t> as_count(const boost::json::value& value) {
+  if (value.is_uint64()) return value.get_uint64();
+  if (value.is_int64() && value.get_int64() >= 0) return static_cast<std::uint64_t>(value.get_int64());
+  return std::nullopt;
+}
+
+Result<TensorInfo> parse_tensor(const std::string& name, const boost::json::value& value, std::size_t data_bytes,
+                                const std::string& subject) {
+  const auto broken = [&](const std::string& why) { return data_corruption(subject, "tensor " + name + ": " + why); };
+  if (!value.is_object()) return broken("its entry is not an object");
+  const auto& entry = value.get_object();
+  const auto* dtype = entry.if_contains("dtype");
+  const auto* shape = entry.if_contains("shape");
+  const auto* offsets = entry.if_contains("data_offsets");
+  if (dtype == nullptr || !dtype->is_string() || shape == nullptr || !shape->is_array() || offsets == nullptr ||
+      !offsets->is_array() || offsets->get_array().size() != 2) {
+    return broken("needs dtype, shape and two data_offsets");
+  }
+  TensorInfo info;
+  info.dtype = std::string(dtype->get_string());
+  const std::size_t element_size = stored_size(info.dtype);
+  if (element_size == 0) return broken("unknown dtype " + info.dtype);
+  if (shape->get_array().size() > Shape::kMaxRank) {
+    return broken(fmt::format("rank {} is over {}", shape->get_array().size(), Shape::kMaxRank));
+  }
+  std::uint64_t bytes = element_size;
+  for (const auto& extent_value : shape->get_array()) {
+    const auto extent = as_count(extent_value);
+    if (!extent || *extent > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
+      return broken("a shape is made of non-negative integers");
+    }
+    if (*extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / *extent) return broken("the shape overflows");
+    bytes *= *extent;
+    info.shape.append(static_cast<std::int64_t>(*extent));
+  }
+  const auto begin = as_count(offsets->get_array()[0]);
+  const auto end = as_count(offsets->get_array()[1]);
+  if (!begin || !end || *begin > *end) return broken("data_offsets are not [begin, end]");
+  if (*end > data_bytes) {
+    return broken(fmt::format("ends at byte {} of {}: the file is cut short; download it again", *end, data_bytes));
+  }
+  if (*end - *begin != bytes) {
+    return broken(fmt::format("{} {} needs {} bytes, its data_offsets hold {}", info.dtype, info.shape.to_string(),
+                              bytes, *end - *begin));
+  }
+  info.offset = *begin;
+  info.byte_count = bytes;
+  return info;
+}
+
+/// The tensors must tile the data: no overlap, no hole, nothing after the last.
+Status check_layout(const std::map<std::string, TensorInfo, std::less<>>& tensors, std::size_t data_bytes,
+                    const std::string& subject) {
+  std::vector<std::pair<const std::string*, const TensorInfo*>> order;
+  order.reserve(tensors.size());
+  for (const auto& [name, info] : tensors) order.emplace_back(&name, &info);
+  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second->offset, a.second->byte_count) < std::pair(b.second->offset, b.second->byte_count);
+  });
+  std::size_t expected = 0;
+  for (const auto& [name, info] : order) {
+    if (info->offset < expected) return data_corruption(subject, "tensor " + *name + " overlaps the one before it");
+    if (info->offset > expected) {
+      return data_corruption(subject, fmt::format("{} unused bytes before tensor {}", info->offset - expected, *name));
+    }
+    expected = info->offset + info->byte_count;
+  }
+  if (expected != data_bytes) {
+    return data_corruption(subject, fmt::format("{} unused bytes after the last tensor", data_bytes - expected));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> bytes, const std::string& subject) {
+  if (const std::string other = recognise_other_format(bytes); !other.empty()) return data_corruption(subject, other);
+  if (bytes.size() < kPrefixBytes + 2) {
+    return data_corruption(subject, fmt::format("{} bytes are too few for a safetensors file", bytes.size()));
+  }
+  std::uint64_t header_bytes = 0;
+  for (std::size_t i = 0; i < kPrefixBytes; ++i) header_bytes |= static_cast<std::uint64_t>(bytes[i]) << (8 * i);
+  if (header_bytes > kMaxHeaderBytes) {
+    return data_corruption(subject, fmt::format("not a safetensors file: a header of {} bytes is over the limit of {}",
+                                                header_bytes, kMaxHeaderBytes));
+  }
+  if (header_bytes > bytes.size() - kPrefixBytes) {
+    return data_corruption(subject, fmt::format("the header has {} bytes, the file only {}: it is cut short; "
+                                                "download it again", header_bytes, bytes.size()));
+  }
+  SafetensorsHeader header;
+  header.data_begin = kPrefixBytes + static_cast<std::size_t>(header_bytes);
+  const std::size_t data_bytes = bytes.size() - header.data_begin;
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kPrefixBytes, header_bytes);
+  if (text.empty() || text.front() != '{') return data_corruption(subject, "the header is not a JSON object");
+
+  // Of duplicate names Boost.JSON keeps the last; the bytes of the others are then a hole that check_layout names.
+  boost::json::parse_options parse_options;
+  parse_options.max_depth = 8;
+  boost::json::monotonic_resource memory;
+  boost::system::error_code error;
+  boost::json::value parsed;
+  try {
+    parsed = boost::json::parse(text, error, &memory, parse_options);
+  } catch (const std::exception& failure) {
+    return data_corruption(subject, std::string("the header is not valid JSON: ") + failure.what());
+  }
+  if (error || !parsed.is_object()) {
+    return data_corruption(subject, "the header is not valid JSON: " + (error ? error.message() : "not an object"));
+  }
+  for (const auto& member : parsed.get_object()) {
+    const std::string name(member.key());
+    if (name == "__metadata__") {
+      if (!member.value().is_object()) return data_corruption(subject, "__metadata__ is not an object");
+      for (const auto& pair : member.value().get_object()) {
+        if (!pair.value().is_string()) {
+          return data_corruption(subject, "__metadata__ " + std::string(pair.key()) + " is not a string");
+        }
+        header.metadata.emplace(pair.key(), pair.value().get_string());
+      }
+      continue;
+    }
+    OCTAVO_ASSIGN_OR_RETURN(TensorInfo info, parse_tensor(name, member.value(), data_bytes, subject));
+    header.tensors.emplace(name, std::move(info));
+  }
+  OCTAVO_RETURN_IF_ERROR(check_layout(header.tensors, data_bytes, subject));
+  return header;
+}
+
+Result<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::open(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    const int reason = errno;
+    if (reason == ENOENT) return not_found(path.string(), "no such file");
+    return failed_precondition(path.string(), std::string("cannot be opened: ") + std::strerror(reason));
+  }
+  std::shared_ptr<SafetensorsFile> file(new SafetensorsFile);
+  file->path_ = path;
+  struct stat status {};
+  const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+  void* mapping = MAP_FAILED;
+  if (regular && status.st_size > 0) {
+    mapping = ::mmap(nullptr, static_cast<std::size_t>(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0);
+  }
+  const int reason = errno;
+  ::close(descriptor);
+  if (!regular) return data_corruption(path.string(), "is not a regular file");
+  if (status.st_size > 0) {
+    if (mapping == MAP_FAILED) {
+      return resource_exhausted(path.string(), std::string("cannot be mapped: ") + std::strerror(reason));
+    }
+    file->mapping_ = static_cast<const std::byte*>(mapping);
+    file->size_ = static_cast<std::size_t>(status.st_size);
+  }
+  OCTAVO_RETURN_IF_ERROR(file->parse());
+  return std::shared_ptr<const SafetensorsFile>(std::move(file));
+}
+
+Status SafetensorsFile::parse() {
+  OCTAVO_ASSIGN_OR_RETURN(SafetensorsHeader header, parse_safetensors({mapping_, size_}, path_.string()));
+  tensors_ = std::move(header.tensors);
+  metadata_ = std::move(header.metadata);
+  data_begin_ = header.data_begin;
+  return {};
+}
+
+SafetensorsFile::~SafetensorsFile() {
+  if (mapping_ != nullptr) ::munmap(const_cast<std::byte*>(mapping_), size_);
+}
+
+std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& info) const {
+  return {mapping_ + data_begin_ + info.offset, info.byte_count};
+}
+
+Result<TensorView> SafetensorsFile::view(const TensorInfo& info) const {
+  const auto dtype = readable_dtype(info.dtype);
+  if (!dtype) return invalid_argument(path_.string(), "dtype " + info.dtype + " is not one that a model can use");
+  return TensorView(static_cast<const void*>(bytes(info).data()), *dtype, info.shape);
+}
+
+Status write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
+                         const std::map<std::string, std::string>& metadata) {
+  boost::json::object header;
+  if (!metadata.empty()) {
+    boost::json::object words;
+    for (const auto& [key, value] : metadata) words[key] = value;
+    header["__metadata__"] = std::move(words);
+  }
+  std::size_t offset = 0;
+  for (const NamedTensor& tensor : tensors) {
+    OCTAVO_CHECK(tensor.view.contiguous(), "tensor {} is not contiguous", tensor.name);
+    OCTAVO_CHECK(!header.contains(tensor.name), "tensor {} is written twice", tensor.name);
+    boost::json::array shape;
+    for (int axis = 0; axis < tensor.view.rank(); ++axis) shape.emplace_back(tensor.view.dim(axis));
+    header[tensor.name] = {{"dtype", file_word(tensor.view.dtype())},
+                           {"shape", std::move(shape)},
+                           {"data_offsets", {offset, offset + tensor.view.byte_count()}}};
+    offset += tensor.view.byte_count();
+  }
+  std::string text = boost::json::serialize(header);
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start at a multiple of eight, as other writers do
+
+  const std::filesystem::path temporary = path.string() + ".partial";
+  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor < 0) return resource_exhausted(path.string(), std::string("cannot be written: ") + std::strerror(errno));
+  const auto put = [&](const void* data, std::size_t count) {
+    const auto* at = static_cast<const std::byte*>(data);
+    while (count > 0) {
+      const ssize_t written = ::write(descriptor, at, count);
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) return false;
+      at += written;
+      count -= static_cast<std::size_t>(written);
+    }
+    return true;
+  };
+  std::byte prefix[kPrefixBytes];
+  for (std::size_t i = 0; i < kPrefixBytes; ++i) prefix[i] = static_cast<std::byte>(text.size() >> (8 * i));
+  bool good = put(prefix, sizeof prefix) && put(text.data(), text.size());
+  for (const NamedTensor& tensor : tensors) good = good && put(tensor.view.data(), tensor.view.byte_count());
+  good = good && ::fsync(descriptor) == 0;
+  const int reason = errno;
+  good = (::close(descriptor) == 0) && good;
+  if (good && ::rename(temporary.c_str(), path.c_str()) == 0) return {};
+  ::unlink(temporary.c_str());
+  return resource_exhausted(path.string(), std::string("cannot be written: ") + std::strerror(reason));
+}
+
+}  // namespace octavo::weights
