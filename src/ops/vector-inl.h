@@ -103,7 +103,7 @@ HWY_INLINE float sum_terms(std::int64_t count, const Term& term) {
   return sum;
 }
 
-/// body(pointer), the pointer typed by `dtype`: float or BFloat16.
+/// body(pointer), the pointer typed by `dtype`: float or BFloat16; const for const data.
 template <class Body>
 HWY_INLINE void with_f32_or_bf16(DType dtype, void* data, const Body& body) {
   if (dtype == DType::kF32) {
@@ -112,12 +112,28 @@ HWY_INLINE void with_f32_or_bf16(DType dtype, void* data, const Body& body) {
     body(static_cast<BFloat16*>(data));
   }
 }
+template <class Body>
+HWY_INLINE void with_f32_or_bf16(DType dtype, const void* data, const Body& body) {
+  if (dtype == DType::kF32) {
+    body(static_cast<const float*>(data));
+  } else {
+    body(static_cast<const BFloat16*>(data));
+  }
+}
 
 /// The same with Float16.
 template <class Body>
 HWY_INLINE void with_any_float(DType dtype, void* data, const Body& body) {
   if (dtype == DType::kF16) {
     body(static_cast<Float16*>(data));
+  } else {
+    with_f32_or_bf16(dtype, data, body);
+  }
+}
+template <class Body>
+HWY_INLINE void with_any_float(DType dtype, const void* data, const Body& body) {
+  if (dtype == DType::kF16) {
+    body(static_cast<const Float16*>(data));
   } else {
     with_f32_or_bf16(dtype, data, body);
   }
