@@ -165,10 +165,10 @@ Result<TorchCpuGenerator> TorchCpuGenerator::from_bytes(std::span<const std::byt
   for (std::uint32_t& word : generator.words_) word = static_cast<std::uint32_t>(read(4));
   generator.position_ = static_cast<std::uint32_t>(read(4));
   if (generator.position_ > kWords) return data_corruption(kSubject, fmt::format("position {}", generator.position_));
-  const std::uint64_t cached = read(1);
-  if (cached > 1) return data_corruption(kSubject, "the cache flag is neither 0 nor 1");
-  const auto value = std::bit_cast<double>(read(8));
-  if (cached == 1) generator.cached_normal_ = value;
+  const std::uint64_t is_cached = read(1);
+  const std::uint64_t cached = read(8);
+  if (is_cached > 1 || (is_cached == 0 && cached != 0)) return data_corruption(kSubject, "an impossible cached value");
+  if (is_cached == 1) generator.cached_normal_ = std::bit_cast<double>(cached);
   return generator;
 }
 

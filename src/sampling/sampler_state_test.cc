@@ -1,0 +1,105 @@
+#include "sampling/sampler_state.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "sampling/schedule.h"
+
+namespace octavo::sampling {
+namespace {
+
+SamplerState small_state() {
+  const SamplerRow& row = *find_sampler("euler").value();
+  SamplerState state = initial_state(row, make_schedule(*find_schedule("").value(), 3).sigmas, Shape{2, 1, 2, 2}, 42);
+  state.step = 1;
+  state.history = {std::vector<float>(8, 0.5f)};
+  return state;
+}
+
+/// The checksum of the format, so that a test can sign what it forged.
+void sign(std::vector<std::byte>& bytes) {
+  std::uint64_t hash = 0xCBF29CE484222325u;
+  for (std::size_t i = 0; i + 8 < bytes.size(); ++i)
+    hash = (hash ^ static_cast<std::uint64_t>(bytes[i])) * 0x100000001B3u;
+  for (std::size_t i = 0; i < 8; ++i) bytes[bytes.size() - 8 + i] = static_cast<std::byte>(hash >> (8 * i));
+}
+
+TEST(SamplerState, picture_i_starts_from_the_noise_of_seed_plus_i) {
+  const SamplerRow& row = *find_sampler("euler").value();
+  const std::vector<float> sigmas = {1.0f, 0.5f, 0.0f};
+  const SamplerState both = initial_state(row, sigmas, Shape{2, 16, 4, 4}, 1000);
+  const SamplerState second = initial_state(row, sigmas, Shape{1, 16, 4, 4}, 1001);
+  EXPECT_TRUE(std::equal(second.latents.begin(), second.latents.end(), both.latents.begin() + 256));
+  EXPECT_EQ(both.noise[1], second.noise[0]);
+  // The largest seed has a successor: it wraps as 64 bits do.
+  const SamplerState wrapped = initial_state(row, sigmas, Shape{2, 16, 4, 4}, std::numeric_limits<std::int64_t>::max());
+  EXPECT_EQ(wrapped.noise.size(), 2u);
+}
+
+TEST(SamplerState, bytes_give_back_the_same_value) {
+  const SamplerState state = small_state();
+  const std::vector<std::byte> bytes = state.to_bytes();
+  const Result<SamplerState> restored = SamplerState::from_bytes(bytes);
+  ASSERT_TRUE(restored.ok()) << restored.status().to_string();
+  EXPECT_TRUE(*restored == state);
+  EXPECT_TRUE(restored->to_bytes() == bytes);
+}
+
+TEST(SamplerState, every_truncation_and_every_changed_byte_is_refused) {
+  std::vector<std::byte> bytes = small_state().to_bytes();
+  for (std::size_t size = 0; size < bytes.size(); size += size < 200 ? 1 : 97) {
+    EXPECT_EQ(SamplerState::from_bytes(std::span(bytes).first(size)).status().code(), ErrorCode::kDataCorruption)
+        << size;
+  }
+  for (std::size_t i = 0; i < bytes.size(); i += i < 200 ? 1 : 97) {
+    const std::byte kept = bytes[i];
+    bytes[i] ^= std::byte{0x10};
+    EXPECT_EQ(SamplerState::from_bytes(bytes).status().code(), ErrorCode::kDataCorruption) << i;
+    bytes[i] = kept;
+  }
+}
+
+TEST(SamplerState, forged_lengths_with_a_right_checksum_do_no_harm) {
+  const std::vector<std::byte> good = small_state().to_bytes();
+  for (std::size_t i = 0; i + 8 < good.size(); ++i) {
+    if (i > 150 && i + 300 < good.size() && i % 61 != 0) continue;  // the words of the generators: any value is one
+    for (const int value : {0x00, 0x01, 0x7F, 0x80, 0xFF}) {
+      std::vector<std::byte> forged = good;
+      forged[i] = static_cast<std::byte>(value);
+      sign(forged);
+      const Result<SamplerState> result = SamplerState::from_bytes(forged);
+      if (result.ok()) {
+        EXPECT_TRUE(result->to_bytes() == forged) << i;
+      } else {
+        EXPECT_EQ(result.status().code(), ErrorCode::kDataCorruption) << i;
+      }
+    }
+  }
+}
+
+TEST(SamplerState, contradictions_are_refused) {
+  const auto code = [](const SamplerState& state) {
+    return SamplerState::from_bytes(state.to_bytes()).status().code();
+  };
+  SamplerState state = small_state();
+  state.step = 4;
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+  state = small_state();
+  state.sigmas = {1.0f, 1.0f, 0.0f};
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+  state.sigmas = {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+  state = small_state();
+  state.latents.pop_back();
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+  state = small_state();
+  state.noise.pop_back();
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+  state = small_state();
+  state.history[0].push_back(0.0f);
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+}
+
+}  // namespace
+}  // namespace octavo::sampling

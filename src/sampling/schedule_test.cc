@@ -1,0 +1,70 @@
+#include "sampling/schedule.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace octavo::sampling {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::FloatNear;
+using ::testing::HasSubstr;
+
+const ScheduleRow& row(std::string_view name) { return *find_schedule(name).value(); }
+
+TEST(Schedule, short_runs_have_the_published_sigmas) {
+  const auto near = [](float value) { return FloatNear(value, 6e-7f); };
+  EXPECT_THAT(make_schedule(row("normal"), 4).sigmas,
+              ElementsAre(1.0f, near(0.857692f), near(0.602151f), near(0.008929f), 0.0f));
+  EXPECT_THAT(make_schedule(row("sgm_uniform"), 4).sigmas,
+              ElementsAre(1.0f, near(0.900359f), near(0.751121f), near(0.502985f), 0.0f));
+  EXPECT_THAT(make_schedule(row("simple"), 4).sigmas, ElementsAre(1.0f, near(0.9f), near(0.75f), near(0.5f), 0.0f));
+}
+
+TEST(Schedule, every_row_falls_from_one_to_zero_for_every_step_count) {
+  for (const ScheduleRow& schedule_row : schedule_rows()) {
+    for (int steps = 1; steps <= 200; ++steps) {
+      const Schedule schedule = make_schedule(schedule_row, steps);
+      ASSERT_EQ(schedule.steps(), steps);
+      ASSERT_EQ(schedule.sigmas.size(), static_cast<std::size_t>(steps) + 1);
+      EXPECT_EQ(schedule.sigmas.front(), 1.0f);
+      EXPECT_EQ(schedule.sigmas.back(), 0.0f);
+      for (std::size_t i = 0; i + 1 < schedule.sigmas.size(); ++i) {
+        ASSERT_GT(schedule.sigmas[i], schedule.sigmas[i + 1]) << schedule_row.name << " " << steps;
+        ASSERT_EQ(schedule.timesteps[i], schedule.sigmas[i] * 1000.0f);
+      }
+    }
+  }
+}
+
+TEST(Schedule, the_low_end_is_shifted_twice_in_normal_as_in_diffusers) {
+  const Schedule schedule = make_schedule(row("normal"), 28);
+  EXPECT_NEAR(schedule.sigmas[27], 0.0089286, 1e-6);  // shift(shift(0.001)), not shift(0.001) = 0.002994
+}
+
+TEST(Schedule, names_labels_and_aliases_find_their_row_in_any_case) {
+  EXPECT_EQ(row("").name, "normal");
+  for (const char* name : {"normal", "Normal", "Automatic", "diffusers", "DEFAULT"})
+    EXPECT_EQ(row(name).name, "normal");
+  for (const char* name : {"sgm_uniform", "SGM Uniform", "sgmuniform"}) EXPECT_EQ(row(name).name, "sgm_uniform");
+  EXPECT_EQ(row("Simple").name, "simple");
+}
+
+TEST(Schedule, no_two_rows_answer_to_one_name) {
+  for (const ScheduleRow& schedule_row : schedule_rows()) {
+    EXPECT_EQ(row(schedule_row.name).name, schedule_row.name);
+    EXPECT_EQ(row(schedule_row.label).name, schedule_row.name);
+    for (const std::string_view alias : schedule_row.aliases) EXPECT_EQ(row(alias).name, schedule_row.name);
+  }
+}
+
+TEST(Schedule, an_unknown_name_is_an_error_that_lists_the_known_ones) {
+  const Status status = find_schedule(std::string(100000, 'k')).status();
+  EXPECT_EQ(status.code(), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(status.subject(), "schedule");
+  EXPECT_THAT(status.message(), HasSubstr("normal, sgm_uniform, simple"));
+  EXPECT_LT(status.message().size(), 200u);
+}
+
+}  // namespace
+}  // namespace octavo::sampling
