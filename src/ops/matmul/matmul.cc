@@ -1,0 +1,74 @@
+#include "ops/matmul/matmul.h"
+
+#include "ops/matmul/matmul_kernels.h"
+#include "ops/require.h"
+#include "ops/rows.h"
+
+namespace octavo::ops {
+
+void* matmul_row(const TensorView& view, std::int64_t row) {
+  return view.rank() == 3 ? Row::address(view, {row / view.dim(1), row % view.dim(1)}) : Row::address(view, {row});
+}
+
+std::int64_t matmul_rows(const TensorView& view) { return view.element_count() / view.dim(-1); }
+
+const float* matmul_gate_row(const Epilogue& epilogue, std::int64_t row, std::int64_t rows) {
+  if (!epilogue.gate.defined()) return nullptr;
+  return static_cast<const float*>(Row::address(epilogue.gate, {row / (rows / epilogue.gate.dim(0))}));
+}
+
+KernelTable<MatmulArgs>& matmul_table() {
+  static KernelTable<MatmulArgs> table("matmul", {{.name = "onednn_packed",
+                                                   .supports = matmul_onednn_supports,
+                                                   .scratch_bytes = matmul_onednn_scratch_bytes,
+                                                   .run = matmul_onednn},
+                                                  {.name = "reference", .run = matmul_reference}});
+  return table;
+}
+
+void matmul(ExecutionContext& context, const MatmulArgs& args) {
+  constexpr std::string_view op = "matmul";
+  const TensorView& weight = args.weight.plain;
+  OCTAVO_CHECK(args.x.rank() == 2 || args.x.rank() == 3, "op matmul: x is {}, expected rank 2 or 3",
+               args.x.shape().to_string());
+  require_dtype(op, "x", args.x, {DType::kF32, DType::kBF16});
+  require_rank(op, "weight", weight, 2);
+  require_dtype(op, "weight", weight, {DType::kF32, DType::kF16, DType::kBF16});
+  require_contiguous(op, "weight", weight);
+  OCTAVO_CHECK(args.x.dim(-1) == weight.dim(1) && weight.dim(1) > 0, "op matmul: x is {}, weight is {}", args.x.shape().to_string(),
+               weight.shape().to_string());
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
+  const Shape out_shape = args.x.rank() == 3 ? Shape{args.x.dim(0), args.x.dim(1), weight.dim(0)}
+                                             : Shape{args.x.dim(0), weight.dim(0)};
+  require_shape(op, "out", args.out, out_shape);
+  const Epilogue& epilogue = args.epilogue;
+  if (epilogue.bias.defined()) {
+    require_shape(op, "bias", epilogue.bias, Shape{weight.dim(0)});
+    require_dtype(op, "bias", epilogue.bias, {DType::kF32});
+  }
+  if (epilogue.residual.defined()) {
+    require_shape(op, "residual", epilogue.residual, out_shape);
+    require_dtype(op, "residual", epilogue.residual, {DType::kF32});
+    require_dtype(op, "out (with a residual)", args.out, {DType::kF32});
+  }
+  if (epilogue.gate.defined()) {
+    require_rank(op, "gate", epilogue.gate, 2);
+    require_dtype(op, "gate", epilogue.gate, {DType::kF32});
+    const std::int64_t groups = epilogue.gate.dim(0);
+    OCTAVO_CHECK(epilogue.gate.dim(1) == weight.dim(0) && groups > 0 && matmul_rows(args.x) % groups == 0 &&
+                     (args.x.rank() == 2 || groups == args.x.dim(0)),
+                 "op matmul: gate is {} for out {}", epilogue.gate.shape().to_string(), out_shape.to_string());
+  }
+  if (args.out.element_count() == 0) return;
+  matmul_table().dispatch(context, args);
+}
+
+Result<MatmulWeight> pack_matmul_weight(device::Device& device, const TensorView& plain, DType activation_dtype) {
+  MatmulWeight weight{.plain = plain, .packed = nullptr, .packed_for = activation_dtype};
+  if (device.traits().kind == DeviceKind::kCpu) {
+    OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_onednn_weight(device, plain, activation_dtype));
+  }
+  return weight;
+}
+
+}  // namespace octavo::ops
