@@ -60,8 +60,8 @@ Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_shards(const fs
     for (const auto& [tensor, info] : file->tensors()) {
       const auto* shard = map->get_object().if_contains(tensor);
       if (shard == nullptr || shard->get_string() != name) {
-        return data_corruption(file->path().string(), "tensor " + tensor + " is not where " +
-                                                          index_path.filename().string() + " says");
+        return data_corruption(file->path().string(),
+                               "tensor " + tensor + " is not where " + index_path.filename().string() + " says");
       }
     }
     tensor_count += file->tensors().size();
@@ -72,7 +72,8 @@ Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_shards(const fs
       bool found = false;
       for (const auto& file : files) found = found || file->tensors().contains(std::string_view(member.key()));
       if (!found) {
-        return data_corruption(index_path.string(), "tensor " + std::string(member.key()) + " is in none of the shards");
+        return data_corruption(index_path.string(),
+                               "tensor " + std::string(member.key()) + " is in none of the shards");
       }
     }
   }
@@ -98,11 +99,13 @@ Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_weights(const f
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     const auto extension = entry.path().extension();
     if (extension == ".bin" || extension == ".ckpt" || extension == ".pt") {
-      return not_found(entry.path().string(), "is a PyTorch pickle, which can run code when loaded and is refused; "
-                                              "convert it to safetensors");
+      return not_found(entry.path().string(),
+                       "is a PyTorch pickle, which can run code when loaded and is refused; "
+                       "convert it to safetensors");
     }
   }
-  return not_found(folder.string(), "holds no diffusion_pytorch_model.safetensors or model.safetensors, sharded or not");
+  return not_found(folder.string(),
+                   "holds no diffusion_pytorch_model.safetensors or model.safetensors, sharded or not");
 }
 
 }  // namespace
@@ -111,8 +114,9 @@ Result<DiffusersFolder> DiffusersFolder::open(const fs::path& root) {
   std::error_code error;
   if (!fs::exists(root, error)) return not_found(root.string(), "no such file or folder");
   if (!fs::is_directory(root, error)) {
-    return invalid_argument(root.string(), "is not a folder; this version loads diffusers folders "
-                                           "(model_index.json, transformer/, vae/, ...)");
+    return invalid_argument(root.string(),
+                            "is not a folder; this version loads diffusers folders "
+                            "(model_index.json, transformer/, vae/, ...)");
   }
   DiffusersFolder folder;
   folder.root_ = root;

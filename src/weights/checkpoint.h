@@ -2,7 +2,6 @@
 #pragma once
 
 #include <boost/json/object.hpp>
-
 #include <filesystem>
 #include <optional>
 
@@ -12,8 +11,8 @@ namespace octavo::weights {
 
 /// One part of the folder: its config.json and its tensors, sharded or not.
 struct CheckpointPart {
-  std::string name;                // "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"
-  boost::json::object config;      // config.json
+  std::string name;            // "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"
+  boost::json::object config;  // config.json
   WeightStore weights;
 };
 

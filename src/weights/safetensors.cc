@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -18,7 +19,7 @@ namespace {
 constexpr std::size_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr std::size_t kPrefixBytes = 8;
 
-/// Bits of one element in the file's words; 0 = unknown.
+/// Bytes of one element of a dtype in the file's words; 0 = unknown.
 std::size_t stored_size(std::string_view dtype) {
   if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 8;
   if (dtype == "F32" || dtype == "I32" || dtype == "U32") return 4;
@@ -40,13 +41,20 @@ std::optional<DType> readable_dtype(std::string_view dtype) {
 
 std::string_view file_word(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return "F32";
-    case DType::kF16: return "F16";
-    case DType::kBF16: return "BF16";
-    case DType::kE4M3: return "F8_E4M3";
-    case DType::kE5M2: return "F8_E5M2";
-    case DType::kI8: return "I8";
-    case DType::kI32: return "I32";
+    case DType::kF32:
+      return "F32";
+    case DType::kF16:
+      return "F16";
+    case DType::kBF16:
+      return "BF16";
+    case DType::kE4M3:
+      return "F8_E4M3";
+    case DType::kE5M2:
+      return "F8_E5M2";
+    case DType::kI8:
+      return "I8";
+    case DType::kI32:
+      return "I32";
   }
   return "";
 }
@@ -55,18 +63,23 @@ bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
   return bytes.size() >= text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
 }
 
-/// What people save under this name by accident; "" when it is none of them.
+/// What people save under this name by accident; "" when it is none of them. Only for bytes that are no safetensors
+/// header: a header of 640 bytes starts as a pickle does.
 std::string recognise_other_format(std::span<const std::byte> bytes) {
   if (bytes.empty()) return "the file is empty; download it again";
   if (starts_with(bytes, "version https://git-lfs")) {
     return "this is a git-LFS pointer, not the weights; fetch them with `git lfs pull`";
   }
-  if (starts_with(bytes, "<!DOCTYPE") || starts_with(bytes, "<!doctype") || starts_with(bytes, "<html") ||
-      starts_with(bytes, "<HTML")) {
+  std::size_t blanks = 0;
+  while (blanks < bytes.size() && std::isspace(static_cast<unsigned char>(bytes[blanks]))) ++blanks;
+  const auto visible = bytes.subspan(blanks);
+  if (starts_with(visible, "<!DOCTYPE") || starts_with(visible, "<!doctype") || starts_with(visible, "<html") ||
+      starts_with(visible, "<HTML") || starts_with(visible, "<?xml")) {
     return "this is a web page saved under the name of the weights (a login or error page?); download it again";
   }
   if (starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "\x80\x02") || starts_with(bytes, "\x80\x04")) {
-    return "this is a PyTorch pickle, which can run code when loaded and is refused; convert it to safetensors";
+    return "this is a PyTorch pickle (.ckpt, .pt, .bin), which can run code when loaded and is refused; convert it to "
+           "safetensors";
   }
   if (starts_with(bytes, "GGUF")) return "this is a GGUF file; a safetensors file is needed";
   return {};
@@ -77,6 +90,34 @@ std::optional<std::uint64_t> as_count(const boost::json::value& value) {
   if (value.is_uint64()) return value.get_uint64();
   if (value.is_int64() && value.get_int64() >= 0) return static_cast<std::uint64_t>(value.get_int64());
   return std::nullopt;
+}
+
+/// Members of all objects of a valid JSON text: its colons outside strings.
+std::size_t written_members(std::string_view text) {
+  std::size_t count = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\') {
+      ++i;
+    } else if (text[i] == '"') {
+      in_string = !in_string;
+    } else if (text[i] == ':' && !in_string) {
+      ++count;
+    }
+  }
+  return count;
+}
+
+/// Members that the parser kept: fewer than written when a name appears twice, because the last one wins.
+std::size_t kept_members(const boost::json::value& value) {
+  std::size_t count = 0;
+  if (value.is_object()) {
+    count = value.get_object().size();
+    for (const auto& member : value.get_object()) count += kept_members(member.value());
+  } else if (value.is_array()) {
+    for (const auto& element : value.get_array()) count += kept_members(element);
+  }
+  return count;
 }
 
 Result<TensorInfo> parse_tensor(const std::string& name, const boost::json::value& value, std::size_t data_bytes,
@@ -99,12 +140,17 @@ Result<TensorInfo> parse_tensor(const std::string& name, const boost::json::valu
     return broken(fmt::format("rank {} is over {}", shape->get_array().size(), Shape::kMaxRank));
   }
   std::uint64_t bytes = element_size;
+  std::uint64_t widest = element_size;  // as if no extent were zero: strides must not overflow either
   for (const auto& extent_value : shape->get_array()) {
     const auto extent = as_count(extent_value);
     if (!extent || *extent > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
       return broken("a shape is made of non-negative integers");
     }
-    if (*extent != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / *extent) return broken("the shape overflows");
+    const std::uint64_t factor = std::max<std::uint64_t>(*extent, 1);
+    if (widest > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) / factor) {
+      return broken("the shape overflows");
+    }
+    widest *= factor;
     bytes *= *extent;
     info.shape.append(static_cast<std::int64_t>(*extent));
   }
@@ -149,27 +195,34 @@ Status check_layout(const std::map<std::string, TensorInfo, std::less<>>& tensor
 }  // namespace
 
 Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> bytes, const std::string& subject) {
-  if (const std::string other = recognise_other_format(bytes); !other.empty()) return data_corruption(subject, other);
-  if (bytes.size() < kPrefixBytes + 2) {
-    return data_corruption(subject, fmt::format("{} bytes are too few for a safetensors file", bytes.size()));
-  }
   std::uint64_t header_bytes = 0;
-  for (std::size_t i = 0; i < kPrefixBytes; ++i) header_bytes |= static_cast<std::uint64_t>(bytes[i]) << (8 * i);
-  if (header_bytes > kMaxHeaderBytes) {
-    return data_corruption(subject, fmt::format("not a safetensors file: a header of {} bytes is over the limit of {}",
-                                                header_bytes, kMaxHeaderBytes));
+  if (bytes.size() >= kPrefixBytes) {
+    for (std::size_t i = 0; i < kPrefixBytes; ++i) header_bytes |= static_cast<std::uint64_t>(bytes[i]) << (8 * i);
+  }
+  const bool plausible = bytes.size() > kPrefixBytes && header_bytes <= kMaxHeaderBytes &&
+                         bytes[kPrefixBytes] == static_cast<std::byte>('{');
+  if (!plausible) {
+    if (const std::string other = recognise_other_format(bytes); !other.empty()) return data_corruption(subject, other);
+    if (bytes.size() < kPrefixBytes + 2) {
+      return data_corruption(subject, fmt::format("{} bytes are too few for a safetensors file", bytes.size()));
+    }
+    if (header_bytes > kMaxHeaderBytes) {
+      return data_corruption(
+          subject, fmt::format("not a safetensors file: a header of {} bytes is over the limit of {}", header_bytes,
+                               kMaxHeaderBytes));
+    }
+    return data_corruption(subject, "not a safetensors file: the header is not a JSON object");
   }
   if (header_bytes > bytes.size() - kPrefixBytes) {
     return data_corruption(subject, fmt::format("the header has {} bytes, the file only {}: it is cut short; "
-                                                "download it again", header_bytes, bytes.size()));
+                                                "download it again",
+                                                header_bytes, bytes.size()));
   }
   SafetensorsHeader header;
   header.data_begin = kPrefixBytes + static_cast<std::size_t>(header_bytes);
   const std::size_t data_bytes = bytes.size() - header.data_begin;
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + kPrefixBytes, header_bytes);
-  if (text.empty() || text.front() != '{') return data_corruption(subject, "the header is not a JSON object");
 
-  // Of duplicate names Boost.JSON keeps the last; the bytes of the others are then a hole that check_layout names.
   boost::json::parse_options parse_options;
   parse_options.max_depth = 8;
   boost::json::monotonic_resource memory;
@@ -183,6 +236,9 @@ Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> bytes, co
   if (error || !parsed.is_object()) {
     return data_corruption(subject, "the header is not valid JSON: " + (error ? error.message() : "not an object"));
   }
+  if (written_members(text) != kept_members(parsed)) {
+    return data_corruption(subject, "the header has one name twice in one object");
+  }
   for (const auto& member : parsed.get_object()) {
     const std::string name(member.key());
     if (name == "__metadata__") {
@@ -194,6 +250,10 @@ Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> bytes, co
         header.metadata.emplace(pair.key(), pair.value().get_string());
       }
       continue;
+    }
+    if (name.empty() ||
+        std::any_of(name.begin(), name.end(), [](char c) { return std::iscntrl(static_cast<unsigned char>(c)); })) {
+      return data_corruption(subject, "a tensor's name is empty or holds control characters");
     }
     OCTAVO_ASSIGN_OR_RETURN(TensorInfo info, parse_tensor(name, member.value(), data_bytes, subject));
     header.tensors.emplace(name, std::move(info));
@@ -247,6 +307,10 @@ std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& info) const 
   return {mapping_ + data_begin_ + info.offset, info.byte_count};
 }
 
+void SafetensorsFile::prefetch() const {
+  ::madvise(const_cast<std::byte*>(mapping_), size_, MADV_WILLNEED);  // a hint: its failure changes nothing
+}
+
 Result<TensorView> SafetensorsFile::view(const TensorInfo& info) const {
   const auto dtype = readable_dtype(info.dtype);
   if (!dtype) return invalid_argument(path_.string(), "dtype " + info.dtype + " is not one that a model can use");
@@ -275,9 +339,10 @@ Status write_safetensors(const std::filesystem::path& path, std::span<const Name
   std::string text = boost::json::serialize(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start at a multiple of eight, as other writers do
 
-  const std::filesystem::path temporary = path.string() + ".partial";
+  const std::filesystem::path temporary = fmt::format("{}.{}.partial", path.string(), ::getpid());
   const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor < 0) return resource_exhausted(path.string(), std::string("cannot be written: ") + std::strerror(errno));
+  if (descriptor < 0)
+    return resource_exhausted(path.string(), std::string("cannot be written: ") + std::strerror(errno));
   const auto put = [&](const void* data, std::size_t count) {
     const auto* at = static_cast<const std::byte*>(data);
     while (count > 0) {
@@ -294,9 +359,13 @@ Status write_safetensors(const std::filesystem::path& path, std::span<const Name
   bool good = put(prefix, sizeof prefix) && put(text.data(), text.size());
   for (const NamedTensor& tensor : tensors) good = good && put(tensor.view.data(), tensor.view.byte_count());
   good = good && ::fsync(descriptor) == 0;
-  const int reason = errno;
-  good = (::close(descriptor) == 0) && good;
+  int reason = errno;
+  if (::close(descriptor) != 0 && good) {
+    good = false;
+    reason = errno;
+  }
   if (good && ::rename(temporary.c_str(), path.c_str()) == 0) return {};
+  if (good) reason = errno;
   ::unlink(temporary.c_str());
   return resource_exhausted(path.string(), std::string("cannot be written: ") + std::strerror(reason));
 }

@@ -44,6 +44,8 @@ class SafetensorsFile {
   /// kInvalidArgument when the dtype is one that no op reads.
   Result<TensorView> view(const TensorInfo& info) const;
   std::size_t data_byte_count() const { return size_ - data_begin_; }
+  /// Asks the system to read the whole file ahead; returns at once, and reading is right without it.
+  void prefetch() const;
 
  private:
   SafetensorsFile() = default;
@@ -70,7 +72,8 @@ struct NamedTensor {
   TensorView view;  // contiguous
 };
 
-/// Writes to a temporary beside `path`, syncs, renames: either the whole file is there or none of it.
+/// Writes to a temporary beside `path`, syncs, renames: either the whole file is there or none of it. Names must differ
+/// (checked). kResourceExhausted with the system's reason when it cannot be written.
 Status write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                          const std::map<std::string, std::string>& metadata = {});
 

@@ -38,10 +38,14 @@ std::optional<std::int64_t> first_with_exponent(const TensorView& view, Word exp
 
 std::optional<std::int64_t> first_not_finite(const TensorView& view) {
   switch (view.dtype()) {
-    case DType::kF32: return first_with_exponent<std::uint32_t>(view, 0x7F800000u);
-    case DType::kF16: return first_with_exponent<std::uint16_t>(view, 0x7C00u);
-    case DType::kBF16: return first_with_exponent<std::uint16_t>(view, 0x7F80u);
-    default: return std::nullopt;
+    case DType::kF32:
+      return first_with_exponent<std::uint32_t>(view, 0x7F800000u);
+    case DType::kF16:
+      return first_with_exponent<std::uint16_t>(view, 0x7C00u);
+    case DType::kBF16:
+      return first_with_exponent<std::uint16_t>(view, 0x7F80u);
+    default:
+      return std::nullopt;
   }
 }
 
@@ -143,9 +147,11 @@ Status WeightStore::finish(std::size_t scan_limit_bytes) {
   if (!problems.empty()) return data_corruption(label_, problems);
 
   if (byte_count() <= scan_limit_bytes) {
+    for (const auto& file : files_) file->prefetch();
     for (const auto& [name, view] : taken_) {
       if (const auto index = first_not_finite(view)) {
-        return data_corruption(label_, fmt::format("tensor {} holds NaN or infinity, first at element {}", name, *index));
+        return data_corruption(label_,
+                               fmt::format("tensor {} holds NaN or infinity, first at element {}", name, *index));
       }
     }
   }

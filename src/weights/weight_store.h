@@ -51,7 +51,7 @@ class WeightStore {
   WeightStore() = default;
   struct Entry {
     Shape shape;
-    std::string dtype;                      // the file's word
+    std::string dtype;  // the file's word
     const SafetensorsFile* file = nullptr;
     bool used = false;
     bool ignored = false;
