@@ -1,0 +1,56 @@
+#include "layers/convolution.h"
+
+namespace octavo::layers {
+
+Convolution Convolution::load(LoadContext& load, const std::string& prefix, std::int64_t in_channels,
+                              std::int64_t out_channels, int kernel) {
+  Convolution layer;
+  layer.out_channels_ = out_channels;
+  layer.kernel_ = kernel;
+  const TensorView plain =
+      load.weights.require(prefix + ".weight", Shape{out_channels, in_channels, kernel, kernel});
+  layer.bias_ = load_f32(load, prefix + ".bias", Shape{out_channels});
+  if (plain.defined()) {
+    auto packed = ops::pack_conv_weight(load.device, plain, load.activation_dtype);
+    if (packed.ok()) {
+      layer.weight_ = std::move(*packed);
+    } else {
+      load.note(packed.status());
+    }
+  }
+  return layer;
+}
+
+void Convolution::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
+                          const TensorView& residual, bool upsample) const {
+  ops::Conv2dArgs args;
+  args.x = x;
+  args.weight = weight_;
+  args.bias = bias_.view;
+  args.residual = residual;
+  args.pad_before = args.pad_after = kernel_ / 2;
+  args.upsample = upsample;
+  args.out = out;
+  ops::conv2d(context, args);
+}
+
+GroupNorm GroupNorm::load(LoadContext& load, const std::string& prefix, std::int64_t channels, int groups) {
+  GroupNorm layer;
+  layer.groups_ = groups;
+  layer.weight_ = load_f32(load, prefix + ".weight", Shape{channels});
+  layer.bias_ = load_f32(load, prefix + ".bias", Shape{channels});
+  return layer;
+}
+
+void GroupNorm::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out, bool silu) const {
+  ops::GroupNormArgs args;
+  args.x = x;
+  args.weight = weight_.view;
+  args.bias = bias_.view;
+  args.groups = groups_;
+  args.silu = silu;
+  args.out = out;
+  ops::group_norm(context, args);
+}
+
+}  // namespace octavo::layers

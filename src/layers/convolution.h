@@ -1,0 +1,44 @@
+// Convolution and group norm with weights, channels last: what the autoencoder is made of.
+#pragma once
+
+#include <string>
+
+#include "layers/load_context.h"
+#include "ops/conv2d/conv2d.h"
+#include "ops/group_norm/group_norm.h"
+
+namespace octavo::layers {
+
+class Convolution {
+ public:
+  Convolution() = default;
+  /// <prefix>.weight [out, in, kernel, kernel] and <prefix>.bias [out]; padding keeps the size.
+  static Convolution load(LoadContext& load, const std::string& prefix, std::int64_t in_channels,
+                          std::int64_t out_channels, int kernel);
+
+  /// x [B, height, width, Cin]; out [B, height, width, Cout], doubled sides with `upsample`; `residual` as out.
+  void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
+               const TensorView& residual = {}, bool upsample = false) const;
+  std::int64_t out_channels() const { return out_channels_; }
+
+ private:
+  std::int64_t out_channels_ = 0;
+  int kernel_ = 3;
+  ops::ConvWeight weight_;
+  OwnedTensor bias_;
+};
+
+class GroupNorm {
+ public:
+  GroupNorm() = default;
+  static GroupNorm load(LoadContext& load, const std::string& prefix, std::int64_t channels, int groups);
+  /// out may be x.
+  void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out, bool silu) const;
+
+ private:
+  int groups_ = 1;
+  OwnedTensor weight_;
+  OwnedTensor bias_;
+};
+
+}  // namespace octavo::layers

@@ -1,0 +1,51 @@
+// Linear: the only place that knows how a weight of a product is stored.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "layers/load_context.h"
+#include "ops/matmul/matmul.h"
+
+namespace octavo::layers {
+
+/// What rides on the product besides the bias (ops::Epilogue).
+struct LinearExtras {
+  ops::Activation activation = ops::Activation::kNone;
+  TensorView residual = {};  // as out, f32
+  TensorView gate = {};      // [B, N] f32
+};
+
+class Linear {
+ public:
+  Linear() = default;
+  /// <prefix>.weight [out_features, in_features] and, with_bias, <prefix>.bias [out_features].
+  static Linear load(LoadContext& load, const std::string& prefix, std::int64_t in_features,
+                     std::int64_t out_features, bool with_bias);
+  /// Several projections of one input as one product: their rows one after another (q, k, v). The joined weight is a
+  /// copy in the file's dtype.
+  static Linear load_joined(LoadContext& load, std::span<const std::string> prefixes, std::int64_t in_features,
+                            std::int64_t out_features_each, bool with_bias);
+  /// A 2x2 patch convolution [out, channels, 2, 2] seen as rows over (c, dy, dx).
+  static Linear load_patch_embedding(LoadContext& load, const std::string& prefix, std::int64_t channels,
+                                     std::int64_t out_features);
+
+  /// out = epilogue(x * weight^T + bias); x [M, K] or [B, T, K] f32 | bf16, out alike with N, f32 | bf16.
+  void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
+               const LinearExtras& extras = {}) const;
+
+  std::int64_t in_features() const { return in_features_; }
+  std::int64_t out_features() const { return out_features_; }
+  /// What the weight and bias occupy beyond the mapped file.
+  std::size_t owned_bytes() const;
+
+ private:
+  void set_weight(LoadContext& load, const TensorView& plain);
+  std::int64_t in_features_ = 0;
+  std::int64_t out_features_ = 0;
+  ops::MatmulWeight weight_;
+  device::Buffer joined_;  // behind weight_.plain when it is not the file
+  OwnedTensor bias_;
+};
+
+}  // namespace octavo::layers

@@ -1,0 +1,84 @@
+// MMDiT: the velocity model of Stable Diffusion 3.5 (diffusers SD3Transformer2DModel; Esser et al., arXiv:2403.03206).
+//
+// What depends on the timestep and the pooled prompt alone (all adaLN modulations of all steps) and what depends on
+// the prompt alone (the embedded context) is computed once before the loop by prepare(); predict() is the step.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "layers/linear.h"
+#include "weights/checkpoint.h"
+
+namespace octavo::models {
+
+struct MmditConfig {
+  int layers = 0;
+  int heads = 0;
+  std::int64_t head_width = 64;
+  std::int64_t width = 0;           // heads * head_width
+  std::int64_t in_channels = 16;
+  std::int64_t out_channels = 16;
+  std::int64_t context_width = 0;   // joint_attention_dim
+  std::int64_t pooled_width = 0;    // pooled_projection_dim
+  std::int64_t position_side = 0;   // pos_embed_max_size
+  bool qk_norm = true;              // rms_norm; SD3.0 has none
+
+  /// Refuses what this version does not compute (dual attention of Medium) by name.
+  static Result<MmditConfig> from_json(const boost::json::object& config, const std::string& file);
+};
+
+/// The prompt and the schedule as the model sees them; R rows (uncond rows first, then cond rows, when guided).
+struct MmditConditioning {
+  TensorView context;      // [R, T, width] f32: embedded text
+  TensorView modulations;  // [steps * R, modulation_width] f32, rows of a step together
+  std::int64_t rows = 0;   // R
+};
+
+class Mmdit {
+ public:
+  static Result<Mmdit> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype);
+
+  const MmditConfig& config() const { return config_; }
+  /// Columns of the modulation table: 6 or 2 vectors of `width` for each stream of each block, 2 for the final norm.
+  std::int64_t modulation_width() const { return modulation_width_; }
+
+  /// text [R, T, context_width] f32, pooled [R, pooled_width] f32, timesteps (host): sigma * 1000 of each model call.
+  /// Fills `conditioning.context` and `conditioning.modulations`, which the caller has allocated.
+  void prepare(ops::ExecutionContext& context, const TensorView& text, const TensorView& pooled,
+               const TensorView& timesteps, const MmditConditioning& conditioning) const;
+
+  /// latents [R', C, height, width] f32 with R % R' == 0 (row r reads latent r % R'), `call` the row group of the
+  /// modulation table, out [R, C, height, width] f32: the velocity, one row for each conditioning row. Stateless;
+  /// rows do not influence each other. Height and width are even.
+  void predict(ops::ExecutionContext& context, const TensorView& latents, int call,
+               const MmditConditioning& conditioning, const TensorView& out) const;
+
+ private:
+  struct Stream {  // one of a block's two: image or text
+    layers::Linear modulation, qkv, out, fc1, fc2;
+    layers::OwnedTensor q_norm, k_norm;
+    std::int64_t modulation_column = 0;
+  };
+  struct Block {
+    Stream image, text;
+    bool last = false;  // text has k and v only, modulation is (scale, shift)
+  };
+  static Stream load_image_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
+                                  const MmditConfig& config);
+  static Stream load_text_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
+                                 const MmditConfig& config, bool last);
+
+  MmditConfig config_;
+  std::string label_;
+  DType dtype_ = DType::kF32;
+  std::int64_t modulation_width_ = 0;
+  std::int64_t final_column_ = 0;
+  layers::Linear patch_, context_, time1_, time2_, pooled1_, pooled2_, final_modulation_, proj_out_;
+  TensorView positions_;  // [P, P, width], the file's dtype
+  std::vector<Block> blocks_;
+  std::shared_ptr<weights::WeightStore> weights_;
+};
+
+}  // namespace octavo::models
