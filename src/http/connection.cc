@@ -215,6 +215,7 @@ class BeastConnection final : public Connection, public std::enable_shared_from_
   void dispatch(Request request, const Router::Match& match) {
     Exchange::Transport transport;
     transport.deliver = [self = shared_from_this()](Response response) {
+      if (self->context_.stopped) return;
       // Directly when the handler answers at once, so that no watch begins.
       asio::dispatch(self->stream_.get_executor(), [self, response = std::move(response)]() mutable {
         self->answer_ = std::move(response);

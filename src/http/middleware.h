@@ -16,6 +16,7 @@ struct ServerContext {
   telemetry::Metrics& metrics;
   const Clock& clock = system_clock();
   std::atomic<bool> draining{false};
+  std::atomic<bool> stopped{false};  // the I/O threads are gone: answers have nowhere to go
 };
 
 struct MiddlewareRow {

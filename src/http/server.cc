@@ -163,6 +163,7 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options, Router rout
 Server::~Server() {
   impl_->io.stop();
   for (std::thread& thread : impl_->threads) thread.join();
+  impl_->context.stopped = true;
 }
 
 int Server::port() const { return impl_->port; }

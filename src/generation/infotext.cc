@@ -1,0 +1,51 @@
+#include "generation/infotext.h"
+
+#include <array>
+#include <utility>
+
+namespace octavo::generation {
+namespace {
+
+// A1111's spelling of the names in sampling's tables: clients parse it.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kDisplayNames = {{
+    {"euler", "Euler"},
+    {"normal", "Normal"},
+    {"sgm_uniform", "SGM Uniform"},
+    {"simple", "Simple"},
+}};
+
+std::string first_or(const std::vector<std::string>& names, const std::string& given) {
+  if (!given.empty() || names.empty()) return given;
+  return names.front();
+}
+
+}  // namespace
+
+std::string_view display_name(std::string_view canonical) {
+  for (const auto& [name, display] : kDisplayNames) {
+    if (name == canonical) return display;
+  }
+  return canonical;
+}
+
+image::Infotext describe(const GenerationRequest& request, std::int64_t seed, const Capabilities& capabilities,
+                         std::string_view version) {
+  image::Infotext infotext;
+  infotext.prompt = request.prompt;
+  infotext.negative_prompt = request.negative_prompt;
+  const auto add = [&](const char* key, std::string value) {
+    if (!value.empty()) infotext.items.push_back({key, std::move(value)});
+  };
+  add("Steps", std::to_string(request.steps));
+  add("Sampler", std::string(display_name(first_or(capabilities.samplers, request.sampler))));
+  add("Schedule type", std::string(display_name(first_or(capabilities.schedules, request.schedule))));
+  add("CFG scale", image::python_float(request.guidance_scale));
+  add("Seed", std::to_string(seed));
+  add("Size", fmt::format("{}x{}", request.width, request.height));
+  add("Model hash", capabilities.model_hash);
+  add("Model", capabilities.model_name);
+  add("Version", std::string(version));
+  return infotext;
+}
+
+}  // namespace octavo::generation
