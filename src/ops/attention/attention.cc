@@ -1,0 +1,67 @@
+#include "ops/attention/attention.h"
+
+#include "ops/attention/attention_kernels.h"
+#include "ops/attention/attention_plan.h"
+#include "ops/require.h"
+
+namespace octavo::ops {
+
+AttentionPlan plan_attention(const AttentionArgs& args, const DeviceTraits& traits) {
+  const std::int64_t heads = args.q.dim(0) * args.q.dim(1);
+  const std::int64_t width = args.q.dim(3);
+  AttentionPlan plan;
+  plan.bf16 = args.q.dtype() == DType::kBF16 && traits.has_avx512_bf16;
+  plan.depth = plan.bf16 ? width / 2 : width;
+  plan.panels = (args.k.dim(2) + kPanelKeys - 1) / kPanelKeys;
+  plan.query_tiles = (args.q.dim(2) + kQueryTile - 1) / kQueryTile;
+  const auto padded_elements = static_cast<std::size_t>(heads * plan.panels * kPanelKeys * width);
+  plan.key_bytes = padded_elements * (plan.bf16 ? sizeof(BFloat16) : sizeof(float));
+  if (args.v.dtype() == DType::kBF16) plan.value_bytes = plan.key_bytes;
+  return plan;
+}
+
+bool attention_flash_supports(const AttentionArgs& args, const DeviceTraits& traits) {
+  const std::int64_t width = args.q.dim(3);
+  // The products read bf16 q and k as pairs: rows must begin on a whole pair.
+  const bool whole_pairs = args.q.dtype() == DType::kF32 || (args.q.stride(2) % 2 == 0 && args.k.stride(2) % 2 == 0);
+  return traits.has_avx2 && width % 16 == 0 && width <= kMaxHeadWidth && whole_pairs;
+}
+
+std::size_t attention_flash_scratch_bytes(const AttentionArgs& args, const DeviceTraits& traits) {
+  const AttentionPlan plan = plan_attention(args, traits);
+  return plan.key_bytes + plan.value_bytes;
+}
+
+KernelTable<AttentionArgs>& attention_table() {
+  static KernelTable<AttentionArgs> table("attention", {{.name = "flash",
+                                                         .supports = attention_flash_supports,
+                                                         .scratch_bytes = attention_flash_scratch_bytes,
+                                                         .run = attention_flash},
+                                                        {.name = "reference", .run = attention_reference}});
+  return table;
+}
+
+void attention(ExecutionContext& context, const AttentionArgs& args) {
+  constexpr std::string_view op = "attention";
+  require_rank(op, "q", args.q, 4);
+  require_dtype(op, "q", args.q, {DType::kF32, DType::kBF16});
+  const std::int64_t batch = args.q.dim(0);
+  const std::int64_t heads = args.q.dim(1);
+  const std::int64_t width = args.q.dim(3);
+  require_rank(op, "k", args.k, 4);
+  require_shape(op, "k", args.k, Shape{batch, heads, args.k.dim(2), width});
+  require_dtype(op, "k", args.k, {args.q.dtype()});
+  require_shape(op, "v", args.v, args.k.shape());
+  require_dtype(op, "v", args.v, {args.q.dtype()});
+  OCTAVO_CHECK(args.k.dim(2) > 0 && width > 0, "op attention: no keys in k {}", args.k.shape().to_string());
+  if (args.bias.defined()) {
+    require_shape(op, "bias", args.bias, Shape{heads, args.q.dim(2), args.k.dim(2)});
+    require_dtype(op, "bias", args.bias, {DType::kF32});
+  }
+  require_shape(op, "out", args.out, Shape{batch, args.q.dim(2), heads * width});
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
+  if (args.out.element_count() == 0) return;
+  attention_table().dispatch(context, args);
+}
+
+}  // namespace octavo::ops
