@@ -14,14 +14,14 @@ namespace {
 std::atomic<std::int64_t> allocation_count{0};
 }  // namespace
 
-// Counts every allocation of the test program.
-void* operator new(std::size_t bytes) {
+// Counts every allocation of the test program. Never inlined: gcc would take malloc and delete for a mismatch.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
   ++allocation_count;
   if (void* memory = std::malloc(bytes > 0 ? bytes : 1)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace octavo::sampling {
 namespace {
