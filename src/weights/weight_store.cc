@@ -21,20 +21,27 @@ std::string list(const std::vector<std::string>& names) {
 /// Index of the first element whose exponent bits are all set (infinity or NaN).
 template <typename Word>
 std::optional<std::int64_t> first_with_exponent(const TensorView& view, Word exponent_mask) {
-  const auto* words = static_cast<const Word*>(view.data());
+  const auto* bytes = static_cast<const std::byte*>(view.data());
   const std::int64_t count = view.element_count();
+  const auto bad = [bytes, exponent_mask](std::int64_t index) {
+    Word word;  // memcpy: a file may hold the tensor at an odd address
+    std::memcpy(&word, bytes + static_cast<std::size_t>(index) * sizeof(Word), sizeof(Word));
+    return static_cast<Word>(word & exponent_mask) == exponent_mask;
+  };
   constexpr std::int64_t kBlock = 4096;
   for (std::int64_t begin = 0; begin < count; begin += kBlock) {
     const std::int64_t end = std::min(begin + kBlock, count);
     Word any = 0;  // a branch-free inner loop, which the compiler vectorises
-    for (std::int64_t i = begin; i < end; ++i) any |= static_cast<Word>((words[i] & exponent_mask) == exponent_mask);
+    for (std::int64_t i = begin; i < end; ++i) any |= static_cast<Word>(bad(i));
     if (any == 0) continue;
     for (std::int64_t i = begin; i < end; ++i) {
-      if ((words[i] & exponent_mask) == exponent_mask) return i;
+      if (bad(i)) return i;
     }
   }
   return std::nullopt;
 }
+
+}  // namespace
 
 std::optional<std::int64_t> first_not_finite(const TensorView& view) {
   switch (view.dtype()) {
@@ -48,8 +55,6 @@ std::optional<std::int64_t> first_not_finite(const TensorView& view) {
       return std::nullopt;
   }
 }
-
-}  // namespace
 
 Result<WeightStore> WeightStore::open(std::string label, std::vector<std::shared_ptr<const SafetensorsFile>> files) {
   WeightStore store;
@@ -83,6 +88,7 @@ TensorView WeightStore::take(const std::string& name, Entry& entry, const Shape&
     wrong_.push_back(fmt::format("{} is {}, expected F32, F16 or BF16", name, entry.dtype));
     return {};
   }
+  if (check_only_) return {};
   if (reinterpret_cast<std::uintptr_t>(view->data()) % dtype_size(view->dtype()) != 0) {
     // A header whose length is no multiple of the element size: legal, rare, and no kernel reads it as it lies.
     realigned_.push_back(std::make_unique<std::byte[]>(view->byte_count()));

@@ -4,10 +4,9 @@
 // one by one: finish() names every missing, mis-shaped, mistyped, NaN-carrying and unused tensor in one message.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +18,10 @@ namespace octavo::weights {
 
 class SafetensorsFile;
 
+/// Index of the first NaN or infinity of an f32, f16 or bf16 tensor, contiguous, at any address; nothing for other
+/// dtypes.
+std::optional<std::int64_t> first_not_finite(const TensorView& view);
+
 /// Views point into the mapped files, which the store keeps alive. One thread at a time.
 class WeightStore {
  public:
@@ -27,6 +30,10 @@ class WeightStore {
 
   WeightStore(WeightStore&&) = default;
   WeightStore& operator=(WeightStore&&) = default;
+
+  /// From here on require() and optional() compare names, shapes and dtypes for finish() and give undefined views, so
+  /// that a model's loader runs without reading a value or taking memory (`octavo inspect`). Values are not scanned.
+  void check_only() { check_only_ = true; }
 
   /// The tensor, f32 | f16 | bf16, or an undefined view when it is missing or wrong (recorded for finish()).
   TensorView require(const std::string& name, const Shape& shape);
@@ -58,6 +65,7 @@ class WeightStore {
   };
   TensorView take(const std::string& name, Entry& entry, const Shape& shape);
   std::string label_;
+  bool check_only_ = false;
   std::map<std::string, Entry, std::less<>> entries_;
   std::vector<std::string> missing_;
   std::vector<std::string> wrong_;

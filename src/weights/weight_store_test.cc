@@ -143,6 +143,19 @@ TEST(WeightStore, a_part_over_the_limit_is_not_scanned) {
   }
 }
 
+TEST(WeightStore, check_only_compares_and_gives_nothing_out) {
+  const TemporaryFolder folder;
+  write_f32(folder / "w.safetensors", {"a", "b"}, std::numeric_limits<float>::quiet_NaN());
+  WeightStore store = open_store({folder / "w.safetensors"});
+  store.check_only();
+  EXPECT_FALSE(store.require("a", Shape{4}).defined());
+  EXPECT_FALSE(store.optional("b", Shape{4}).defined());
+  EXPECT_TRUE(store.finish().ok()) << "values are not read";
+  EXPECT_FALSE(store.require("c", Shape{4}).defined());
+  EXPECT_FALSE(store.require("b", Shape{2, 2}).defined());
+  EXPECT_THAT(store.finish().message(), AllOf(HasSubstr("missing: c"), HasSubstr("b is [4], expected [2, 2]")));
+}
+
 TEST(WeightStore, a_name_in_two_files_is_refused_and_names_both) {
   const TemporaryFolder folder;
   write_f32(folder / "one.safetensors", {"a", "b"});
