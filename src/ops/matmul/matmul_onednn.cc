@@ -14,7 +14,7 @@
 #include <cstring>
 
 #include "ops/matmul/matmul_kernels.h"
-#include "ops/onednn.h"
+#include "ops/onednn_weight.h"
 #include "ops/parallel_rows.h"
 #include "ops/rows.h"
 
@@ -22,27 +22,6 @@ namespace octavo::ops {
 namespace {
 
 using dnnl::memory;
-
-/// Weights in oneDNN's blocks; the layout's padding is zero.
-class OnednnWeight final : public PackedWeight {
- public:
-  OnednnWeight(memory::desc layout, DType stored, device::Buffer buffer)
-      : layout_(std::move(layout)), stored_(stored), buffer_(std::move(buffer)) {}
-  std::size_t byte_count() const override { return buffer_.byte_count(); }
-  /// As the primitive reads it (f32 or bf16).
-  const memory::desc& layout() const { return layout_; }
-  DType stored() const { return stored_; }
-  const void* data() const { return buffer_.data(); }
-  bool needs_widening() const { return stored_ != DType::kF32 && layout_.data_type() == memory::data_type::f32; }
-  std::int64_t element_count() const {
-    return static_cast<std::int64_t>(buffer_.byte_count() / dtype_size(stored_));
-  }
-
- private:
-  memory::desc layout_;
-  DType stored_;
-  device::Buffer buffer_;
-};
 
 const OnednnWeight* packed_weight(const MatmulArgs& args) {
   return dynamic_cast<const OnednnWeight*>(args.weight.packed.get());
@@ -54,8 +33,6 @@ bool dense_rows(const TensorView& view) { return view.dim(-2) == 1 || view.strid
 bool dense(const TensorView& view) {
   return dense_rows(view) && (view.rank() == 2 || view.dim(0) == 1 || view.stride(0) == view.dim(1) * view.dim(2));
 }
-
-std::size_t align(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 /// How one call is done, from its arguments alone.
 struct Plan {
@@ -84,12 +61,11 @@ Plan plan_of(const MatmulArgs& args, const DeviceTraits& traits) {
                       !(plan.fused && epilogue.gate.defined());
   if (!joined) plan.groups = epilogue.gate.defined() ? epilogue.gate.dim(0) : args.x.dim(0);
   plan.group_rows = rows / plan.groups;
-  const OnednnWeight& weight = *packed_weight(args);
-  if (weight.needs_widening()) plan.weight_bytes = align(weight.layout().get_size());
+  plan.weight_bytes = packed_weight(args)->scratch_bytes();
   if (plan.copies_x) {
-    plan.x_bytes = align(static_cast<std::size_t>(args.x.element_count()) * dtype_size(args.x.dtype()));
+    plan.x_bytes = align_scratch(static_cast<std::size_t>(args.x.element_count()) * dtype_size(args.x.dtype()));
   }
-  if (!plan.fused) plan.product_bytes = align(static_cast<std::size_t>(args.out.element_count()) * sizeof(float));
+  if (!plan.fused) plan.product_bytes = align_scratch(static_cast<std::size_t>(args.out.element_count()) * sizeof(float));
   return plan;
 }
 
@@ -194,15 +170,7 @@ void matmul_onednn(ExecutionContext& context, const MatmulArgs& args, void* scra
   auto* next = static_cast<std::byte*>(scratch);
   const auto take = [&next](std::size_t bytes) { return std::exchange(next, next + bytes); };
 
-  const OnednnWeight& weight = *packed_weight(args);
-  const void* weight_data = weight.data();
-  if (weight.needs_widening()) {
-    auto* widened = reinterpret_cast<float*>(take(plan.weight_bytes));
-    device::parallel_for(traits, weight.element_count(), 16384, [&](std::int64_t begin, std::int64_t end) {
-      widen_elements(weight.stored(), weight.data(), widened, begin, end);
-    });
-    weight_data = widened;
-  }
+  const void* weight = packed_weight(args)->ready(traits, take(plan.weight_bytes));
   TensorView x = args.x;
   if (plan.copies_x) {
     x = TensorView(take(plan.x_bytes), args.x.dtype(), args.x.shape());
@@ -218,7 +186,7 @@ void matmul_onednn(ExecutionContext& context, const MatmulArgs& args, void* scra
     std::array<void*, OnednnPrimitive::kMaxArguments + 1> pointers{};
     std::size_t count = 0;
     pointers[count++] = matmul_row(x, row);
-    pointers[count++] = const_cast<void*>(weight_data);
+    pointers[count++] = const_cast<void*>(weight);
     pointers[count++] = matmul_row(out, row);
     if (epilogue.bias.defined()) pointers[count++] = epilogue.bias.data();
     if (plan.fused && epilogue.gate.defined()) pointers[count++] = Row::address(epilogue.gate, {group});
@@ -237,7 +205,6 @@ Result<std::shared_ptr<const PackedWeight>> pack_onednn_weight(device::Device& d
   const DeviceTraits& traits = device.traits();
   if (activation_dtype == DType::kBF16 && !traits.has_avx512_bf16) return packed;  // slower than no product at all
   prepare_onednn(traits);
-  limit_vectors(traits);
   const memory::dims shape{plain.dim(1), plain.dim(0)};  // K x N, as the product reads it
   // The layout depends on N, K and the types; the row count stands for any.
   constexpr std::int64_t kTypicalRows = 256;
@@ -247,38 +214,8 @@ Result<std::shared_ptr<const PackedWeight>> pack_onednn_weight(device::Device& d
                          memory::desc(shape, type, memory::format_tag::any),
                          memory::desc({kTypicalRows, shape[1]}, memory::data_type::f32, memory::format_tag::ab)),
       onednn_engine());
-  const memory::desc layout = description.weights_desc();
-
-  OCTAVO_ASSIGN_OR_RETURN(device::Buffer plain_f32,
-                          device.allocate(static_cast<std::size_t>(plain.element_count()) * sizeof(float)));
-  auto* values = static_cast<float*>(plain_f32.data());
-  device::parallel_for(traits, plain.element_count(), 16384, [&](std::int64_t begin, std::int64_t end) {
-    widen_elements(plain.dtype(), plain.data(), values, begin, end);
-  });
-  OCTAVO_ASSIGN_OR_RETURN(device::Buffer blocked, device.allocate(layout.get_size()));
-  memory from(memory::desc(shape, memory::data_type::f32, memory::format_tag::ba), onednn_engine(), values);
-  memory to(layout, onednn_engine(), blocked.data());  // zeroes the padding
-  dnnl::stream stream(onednn_engine());
-  dnnl::reorder(from, to).execute(stream, from, to);
-  stream.wait();
-  if (activation_dtype == DType::kBF16 || plain.dtype() == DType::kF32) {
-    packed = std::make_shared<const OnednnWeight>(layout, activation_dtype, std::move(blocked));
-    return packed;
-  }
-  // Back to the file's 16 bits in the same order: exact, because that is where the values came from.
-  const auto count = static_cast<std::int64_t>(layout.get_size() / sizeof(float));
-  OCTAVO_ASSIGN_OR_RETURN(device::Buffer narrow, device.allocate(static_cast<std::size_t>(count) * 2));
-  const auto* wide = static_cast<const float*>(blocked.data());
-  device::parallel_for(traits, count, 16384, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      if (plain.dtype() == DType::kF16) {
-        static_cast<Float16*>(narrow.data())[i] = to_float16(wide[i]);
-      } else {
-        static_cast<BFloat16*>(narrow.data())[i] = to_bfloat16(wide[i]);
-      }
-    }
-  });
-  packed = std::make_shared<const OnednnWeight>(layout, plain.dtype(), std::move(narrow));
+  const memory::desc plain_layout(shape, memory::data_type::f32, memory::format_tag::ba);
+  OCTAVO_ASSIGN_OR_RETURN(packed, pack_for_onednn(device, plain, plain_layout, description.weights_desc()));
   return packed;
 }
 

@@ -1,0 +1,61 @@
+#include "ops/conv2d/conv2d.h"
+
+#include "ops/conv2d/conv2d_kernels.h"
+#include "ops/require.h"
+
+namespace octavo::ops {
+
+KernelTable<Conv2dArgs>& conv2d_table() {
+  static KernelTable<Conv2dArgs> table("conv2d", {{.name = "onednn_packed",
+                                                   .supports = conv2d_onednn_supports,
+                                                   .scratch_bytes = conv2d_onednn_scratch_bytes,
+                                                   .run = conv2d_onednn},
+                                                  {.name = "reference", .run = conv2d_reference}});
+  return table;
+}
+
+void conv2d(ExecutionContext& context, const Conv2dArgs& args) {
+  constexpr std::string_view op = "conv2d";
+  const TensorView& weight = args.weight.plain;
+  require_rank(op, "x", args.x, 4);
+  require_dtype(op, "x", args.x, {DType::kF32, DType::kBF16});
+  require_contiguous(op, "x", args.x);
+  require_rank(op, "weight", weight, 4);
+  require_dtype(op, "weight", weight, {DType::kF32, DType::kF16, DType::kBF16});
+  require_contiguous(op, "weight", weight);
+  const std::int64_t kernel = weight.dim(2);
+  OCTAVO_CHECK((kernel == 1 || kernel == 3) && weight.dim(3) == kernel, "op conv2d: weight is {}, expected 1x1 or 3x3",
+               weight.shape().to_string());
+  OCTAVO_CHECK(weight.dim(1) == args.x.dim(3), "op conv2d: weight is {} for x {}", weight.shape().to_string(),
+               args.x.shape().to_string());
+  OCTAVO_CHECK((args.stride == 1 || args.stride == 2) && args.pad_before >= 0 && args.pad_after >= 0,
+               "op conv2d: stride {}, padding {} and {}", args.stride, args.pad_before, args.pad_after);
+  const std::int64_t zoom = args.upsample ? 2 : 1;
+  const auto out_side = [&](std::int64_t side) {
+    return (side * zoom + args.pad_before + args.pad_after - kernel) / args.stride + 1;
+  };
+  require_shape(op, "out", args.out,
+                Shape{args.x.dim(0), out_side(args.x.dim(1)), out_side(args.x.dim(2)), weight.dim(0)});
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
+  require_contiguous(op, "out", args.out);
+  if (args.bias.defined()) {
+    require_shape(op, "bias", args.bias, Shape{weight.dim(0)});
+    require_dtype(op, "bias", args.bias, {DType::kF32});
+  }
+  if (args.residual.defined()) {
+    require_shape(op, "residual", args.residual, args.out.shape());
+    require_dtype(op, "residual", args.residual, {args.out.dtype()});
+    require_contiguous(op, "residual", args.residual);
+  }
+  conv2d_table().dispatch(context, args);
+}
+
+Result<ConvWeight> pack_conv_weight(device::Device& device, const TensorView& plain, DType activation_dtype) {
+  ConvWeight weight{.plain = plain, .packed = nullptr, .packed_for = activation_dtype};
+  if (device.traits().kind == DeviceKind::kCpu) {
+    OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_onednn_conv_weight(device, plain, activation_dtype));
+  }
+  return weight;
+}
+
+}  // namespace octavo::ops
