@@ -38,6 +38,15 @@ class TestContext {
     if (!context_.traits().has_avx2) std::erase(names, std::string_view("vector"));
     return names;
   }
+  /// The table's rows that can compute these arguments here.
+  template <typename Args>
+  std::vector<std::string_view> rows_for(const KernelTable<Args>& table, const Args& args) const {
+    std::vector<std::string_view> names;
+    for (const auto& row : table.rows()) {
+      if (row.supports == nullptr || row.supports(args, context_.traits())) names.push_back(row.name);
+    }
+    return names;
+  }
 
  private:
   std::unique_ptr<device::Device> device_;
