@@ -41,6 +41,11 @@ class Names {
   std::string_view prefix() const { return prefix_; }
   std::size_t size() const { return infos_.size(); }
   std::size_t byte_count() const { return bytes_; }
+  std::vector<std::string> full() const {
+    std::vector<std::string> names;
+    for (const auto& [name, info] : infos_) names.push_back(std::string(prefix_).append(name));
+    return names;
+  }
   bool has(std::string_view name) const { return infos_.contains(name); }
   /// Extent `axis` of a tensor, 0 when there is none.
   std::int64_t extent(std::string_view name, int axis) const {
@@ -100,7 +105,7 @@ std::string describe_clip(const Names& names) {
 }
 
 IdentifiedPart identify(const Names& names) {
-  IdentifiedPart part{std::string(names.prefix()), "unknown", "not a part that this version knows", names.size(),
+  IdentifiedPart part{std::string(names.prefix()), "unknown", "not a part that this version knows", names.full(),
                       names.byte_count()};
   const auto is = [&part](std::string_view kind, std::string description) {
     part.kind = kind;

@@ -29,10 +29,10 @@ std::string released_name(const MmditSizes& sizes);
 
 /// Tensors of one file that belong together: those under one prefix of the all-in-one layouts, or all.
 struct IdentifiedPart {
-  std::string prefix;       // "model.diffusion_model.", "first_stage_model.", ..., or ""
-  std::string kind;         // "transformer", "vae", "clip_l", "clip_g", "t5", "controlnet", "lora", "unknown"
-  std::string description;  // "Stable Diffusion 3.5 Medium, original layout: 24 layers, width 1536, ..."
-  std::size_t tensor_count = 0;
+  std::string prefix;              // "model.diffusion_model.", "first_stage_model.", ..., or ""
+  std::string kind;                // "transformer", "vae", "clip_l", "clip_g", "t5", "controlnet", "lora", "unknown"
+  std::string description;         // "Stable Diffusion 3.5 Medium, original layout: 24 layers, width 1536, ..."
+  std::vector<std::string> names;  // whole, sorted
   std::size_t byte_count = 0;
 };
 

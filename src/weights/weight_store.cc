@@ -115,6 +115,13 @@ TensorView WeightStore::optional(const std::string& name, const Shape& shape) {
 
 bool WeightStore::contains(const std::string& name) const { return entries_.contains(name); }
 
+std::span<const std::byte> WeightStore::first_bytes(const std::string& name, std::size_t count) const {
+  const auto found = entries_.find(name);
+  OCTAVO_CHECK(found != entries_.end(), "no tensor {}", name);
+  const auto bytes = found->second.file->bytes(found->second.file->tensors().at(name));
+  return bytes.first(std::min(count, bytes.size()));
+}
+
 const Shape* WeightStore::shape_of(const std::string& name) const {
   const auto found = entries_.find(name);
   return found == entries_.end() ? nullptr : &found->second.shape;

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +46,8 @@ class WeightStore {
   /// Names that are allowed to stay unused ("text_model.embeddings.position_ids").
   void ignore(const std::string& name);
   std::vector<std::string> names() const;
+  /// Up to `count` stored bytes of a tensor that exists: what a fingerprint reads.
+  std::span<const std::byte> first_bytes(const std::string& name, std::size_t count) const;
 
   /// ok, or kDataCorruption/kNotFound whose message lists (at most 12 a kind, then a count) what is missing, wrong
   /// and unused. Also looks through every taken tensor for NaN and infinity, naming tensor and first index; parts
@@ -53,6 +56,7 @@ class WeightStore {
   Status finish(std::size_t scan_limit_bytes = std::size_t{2} << 30);
 
   std::size_t byte_count() const;
+  const std::vector<std::shared_ptr<const SafetensorsFile>>& files() const { return files_; }
 
  private:
   WeightStore() = default;

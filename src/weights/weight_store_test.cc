@@ -43,6 +43,9 @@ TEST(WeightStore, gives_the_values_of_every_file_and_outlives_their_handles) {
   EXPECT_EQ(*store.shape_of("a"), (Shape{4}));
   EXPECT_EQ(store.shape_of("c"), nullptr);
   EXPECT_EQ(store.byte_count(), 32u);
+  EXPECT_EQ(store.first_bytes("a", 6).size(), 6u);
+  EXPECT_EQ(store.first_bytes("a", 99).size(), 16u);
+  EXPECT_THROW(store.first_bytes("c", 6), CheckFailure);
   EXPECT_TRUE(store.finish().ok());
 }
 
