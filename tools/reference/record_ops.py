@@ -24,10 +24,10 @@ from transformers.activations import NewGELUActivation, QuickGELUActivation
 from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "parity" / "fixtures" / "ops"
+# One entry: safetensors writes several in an order that changes from run to run.
 VERSIONS = {
-    "torch": torch.__version__,
-    "diffusers": diffusers.__version__,
-    "transformers": transformers.__version__,
+    "recorded_with": f"torch {torch.__version__}, diffusers {diffusers.__version__}, "
+                     f"transformers {transformers.__version__}"
 }
 
 
