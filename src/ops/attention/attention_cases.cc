@@ -1,0 +1,51 @@
+// The attentions of octavo-tiny: joint, image queries alone (last block), encoders, the autoencoder's one head.
+#include "ops/attention/attention.h"
+#include "ops/op_cases.h"
+
+namespace octavo::ops {
+namespace {
+
+struct AttentionShape {
+  const char* name;
+  std::int64_t batch, heads, queries, keys, width;
+  bool bias = false;
+  bool causal = false;
+};
+
+constexpr AttentionShape kShapes[] = {
+    {"joint", 2, 3, 410, 410, 64},
+    {"joint, image queries", 2, 3, 256, 410, 64},
+    {"clip", 2, 4, 77, 77, 64, false, true},
+    {"t5", 2, 4, 77, 77, 64, true, false},
+    {"autoencoder", 1, 1, 1024, 1024, 96},
+};
+
+}  // namespace
+
+CaseList attention_cases(device::Device& device) {
+  std::vector<OpCase> cases;
+  for (const DType dtype : case_dtypes(device.traits())) {
+    for (const AttentionShape& shape : kShapes) {
+      auto tensors = std::make_shared<CaseTensors>(device);
+      AttentionArgs args;
+      args.q = tensors->random(dtype, Shape{shape.batch, shape.heads, shape.queries, shape.width});
+      args.k = tensors->random(dtype, Shape{shape.batch, shape.heads, shape.keys, shape.width});
+      args.v = tensors->random(dtype, Shape{shape.batch, shape.heads, shape.keys, shape.width});
+      if (shape.bias) args.bias = tensors->random(DType::kF32, Shape{shape.heads, shape.queries, shape.keys});
+      args.score_factor = 0.125f;
+      args.causal = shape.causal;
+      args.out = tensors->zeros(dtype, Shape{shape.batch, shape.queries, shape.heads * shape.width});
+      const double pairs = static_cast<double>(shape.batch * shape.heads * shape.queries) *
+                           static_cast<double>(shape.keys) * (shape.causal ? 0.5 : 1.0);
+      const double bytes = static_cast<double>(args.q.byte_count() + args.k.byte_count() + args.v.byte_count() +
+                                               args.out.byte_count());
+      cases.push_back(make_case(attention_table(), attention, device.traits(), tensors, args,
+                                fmt::format("{} B{} H{} {}x{} Dh{} {}", shape.name, shape.batch, shape.heads,
+                                            shape.queries, shape.keys, shape.width, dtype_name(dtype)),
+                                4 * pairs * static_cast<double>(shape.width), bytes));
+    }
+  }
+  return cases;
+}
+
+}  // namespace octavo::ops

@@ -1,0 +1,94 @@
+// The ops at the shapes of octavo-tiny (256x256, guidance: two rows), for `octavo bench`: what each kernel row costs.
+//
+// An op joins with a function in its own folder (x_cases.cc) and one line in op_cases.cc.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ops/kernel_table.h"
+
+namespace octavo::ops {
+
+/// One op at one shape, with everything it reads and writes.
+struct OpCase {
+  const KernelTableBase* table = nullptr;
+  std::string shape;  // "512x576x192 bf16": names the case within its op
+  double flops = 0;   // multiplications and additions by the op's definition, whatever a kernel does
+  double bytes = 0;   // inputs and outputs once, weights as stored
+  /// The op with its arguments, by the row that the context chooses.
+  std::function<void(ExecutionContext& context)> run;
+  /// Whether a row supports the arguments here.
+  std::function<bool(std::string_view row)> supports;
+  /// The library's bare kernel at the same shape, without epilogue or widening; empty where there is none.
+  std::function<void(ExecutionContext& context)> library_alone;
+};
+
+struct OpTiming {
+  std::string op;
+  std::string row;
+  std::string shape;
+  double seconds = 0;  // best of the repeats: what the machine can do undisturbed
+  double flops = 0;
+  double bytes = 0;
+  double library_seconds = 0;  // of library_alone; 0 where there is none
+  double gflops_per_second() const { return flops / seconds * 1e-9; }
+  double gbytes_per_second() const { return bytes / seconds * 1e-9; }
+};
+
+struct TimeOpsOptions {
+  std::string op;               // only this one; empty = all
+  bool references = false;      // time the reference rows too (seconds each)
+  int repeats = 20;             // at least; a fast row runs until `seconds` have passed
+  double seconds = 0.05;
+};
+
+/// Every row that this machine supports, of every case; allocates its own tensors. From any one thread.
+Result<std::vector<OpTiming>> time_ops(device::Device& device, const TimeOpsOptions& options);
+
+/// Tensors of a case: random or zero, owned by the case's closures through the shared pointer.
+class CaseTensors {
+ public:
+  explicit CaseTensors(device::Device& device) : device_(device) {}
+  /// Normal values; throws std::bad_alloc when memory is short (a bench, not a service).
+  TensorView random(DType dtype, const Shape& shape, float spread = 1.0f);
+  TensorView zeros(DType dtype, const Shape& shape);
+
+ private:
+  device::Device& device_;
+  std::vector<device::Buffer> buffers_;
+  unsigned seed_ = 1;
+};
+
+/// Fills in what follows from the table and the arguments: run and supports. `tensors` is what the arguments view.
+template <typename Args>
+OpCase make_case(const KernelTable<Args>& table, void (*op)(ExecutionContext&, const Args&), const DeviceTraits& traits,
+                 std::shared_ptr<CaseTensors> tensors, Args args, std::string shape, double flops, double bytes) {
+  OpCase result;
+  result.table = &table;
+  result.shape = std::move(shape);
+  result.flops = flops;
+  result.bytes = bytes;
+  result.run = [op, args, tensors](ExecutionContext& context) { op(context, args); };
+  result.supports = [&table, args, traits](std::string_view name) {
+    for (const auto& row : table.rows()) {
+      if (row.name == name) return row.device == traits.kind && (row.supports == nullptr || row.supports(args, traits));
+    }
+    return false;
+  };
+  return result;
+}
+
+/// The dtypes worth timing here: f32, and bf16 where the processor multiplies it.
+std::vector<DType> case_dtypes(const DeviceTraits& traits);
+
+using CaseList = Result<std::vector<OpCase>>;
+CaseList matmul_cases(device::Device& device);
+CaseList conv2d_cases(device::Device& device);
+CaseList group_norm_cases(device::Device& device);
+CaseList attention_cases(device::Device& device);
+
+}  // namespace octavo::ops
