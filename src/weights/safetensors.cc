@@ -82,6 +82,15 @@ std::string recognise_other_format(std::span<const std::byte> bytes) {
            "safetensors";
   }
   if (starts_with(bytes, "GGUF")) return "this is a GGUF file; a safetensors file is needed";
+  const auto is_text = [](std::byte byte) {
+    const auto c = static_cast<unsigned char>(byte);
+    return std::isprint(c) || std::isspace(c);
+  };
+  // The length of a header that is within the limit has four zero bytes.
+  if (const auto first = bytes.first(std::min(bytes.size(), kPrefixBytes));
+      std::all_of(first.begin(), first.end(), is_text)) {
+    return "this is a text file, not weights (an error message saved under their name?)";
+  }
   return {};
 }
 

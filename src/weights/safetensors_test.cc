@@ -125,7 +125,7 @@ INSTANTIATE_TEST_SUITE_P(
                            "pickle"},
                     Broken{"old_pickle", "\x80\x02}q\x01X\x04 and more bytes", "pickle"},
                     Broken{"gguf", "GGUF\x03 and more bytes", "GGUF"},
-                    Broken{"text", "just some words in a file", "over the limit"},
+                    Broken{"text", "{\"error\": \"not found\"}", "text file"},
                     Broken{"cut_in_data", kGood.substr(0, kGood.size() - 1), "cut short"},
                     Broken{"cut_in_header", kGood.substr(0, 30), "cut short"},
                     Broken{"padded", kGood + "x", "1 unused bytes after the last tensor"},

@@ -1,0 +1,348 @@
+#include "checkpoint_report.h"
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <system_error>
+
+#include "device/device.h"
+#include "models/autoencoder_kl/decoder.h"
+#include "models/clip/clip_text_model.h"
+#include "models/mmdit/mmdit.h"
+#include "models/t5/t5_encoder.h"
+#include "text/clip_tokenizer.h"
+#include "text/t5_tokenizer.h"
+#include "weights/checkpoint.h"
+#include "weights/identify.h"
+#include "weights/safetensors.h"
+
+namespace octavo::app {
+namespace {
+
+namespace fs = std::filesystem;
+using boost::json::object;
+using weights::CheckpointPart;
+using weights::DiffusersFolder;
+
+constexpr std::size_t kMostNamed = 4;  // tensors named in one line about values
+
+std::string word_of(const object& config, const char* key) {
+  const auto* value = config.if_contains(key);
+  return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
+}
+
+/// 0 when it is missing or no integer: what needs the number complains by itself.
+std::int64_t number_of(const object& config, const char* key) {
+  const auto* value = config.if_contains(key);
+  return value != nullptr && value->is_int64() ? value->get_int64() : 0;
+}
+
+std::size_t length_of(const object& config, const char* key) {
+  const auto* value = config.if_contains(key);
+  return value != nullptr && value->is_array() ? value->get_array().size() : 0;
+}
+
+void add_tensors(PartReport& part, const weights::SafetensorsFile& file) {
+  part.files.push_back(file.path().filename().string());
+  for (const auto& [name, info] : file.tensors())
+    part.tensors.push_back({name, info.dtype, info.shape, info.byte_count});
+}
+
+/// One line for all tensors of `names` (all of the file's when null) that hold NaN or infinity; "" when there is none.
+std::string find_bad_values(const weights::SafetensorsFile& file, const std::vector<std::string>* names) {
+  std::vector<std::string> bad;
+  const auto look = [&](const std::string& name, const weights::TensorInfo& info) {
+    const auto view = file.view(info);
+    if (!view.ok()) return;  // a dtype without NaN, or one that the model's check has named
+    if (const auto index = weights::first_not_finite(*view))
+      bad.push_back(fmt::format("{} at element {}", name, *index));
+  };
+  file.prefetch();
+  if (names == nullptr) {
+    for (const auto& [name, info] : file.tensors()) look(name, info);
+  } else {
+    for (const std::string& name : *names) look(name, file.tensors().at(name));
+  }
+  if (bad.empty()) return {};
+  std::string line = fmt::format("{}: NaN or infinity in {} tensor{}: ", file.path().filename().string(), bad.size(),
+                                 bad.size() == 1 ? "" : "s");
+  for (std::size_t i = 0; i < std::min(bad.size(), kMostNamed); ++i) line += (i > 0 ? ", " : "") + bad[i];
+  if (bad.size() > kMostNamed) line += fmt::format(" and {} more", bad.size() - kMostNamed);
+  return line;
+}
+
+/// Everything that is known of one diffusers folder while it is looked at.
+class FolderInspector {
+ public:
+  FolderInspector(const DiffusersFolder& folder, bool read_values, CheckpointReport& report)
+      : folder_(folder), read_values_(read_values), report_(report), device_(device::create_cpu_device(1)) {}
+
+  void run() {
+    const std::string pipeline = word_of(folder_.model_index(), "_class_name");
+    if (pipeline != "StableDiffusion3Pipeline") {
+      problem("model_index.json",
+              fmt::format("the pipeline is '{}'; this engine draws with StableDiffusion3Pipeline alone", pipeline));
+    }
+    look_at_model<models::Mmdit, models::MmditConfig>("transformer", "SD3Transformer2DModel", true);
+    look_at_model<models::AutoencoderDecoder, models::AutoencoderConfig>("vae", "AutoencoderKL", true);
+    look_at_model<models::ClipTextModel, models::ClipConfig>("text_encoder", "CLIPTextModelWithProjection", true);
+    look_at_model<models::ClipTextModel, models::ClipConfig>("text_encoder_2", "CLIPTextModelWithProjection", true);
+    look_at_model<models::T5Encoder, models::T5Config>("text_encoder_3", "T5EncoderModel", false);
+    look_at_tokenizer<text::ClipTokenizer>("tokenizer", "text_encoder", {"CLIPTokenizer", "CLIPTokenizerFast"});
+    look_at_tokenizer<text::ClipTokenizer>("tokenizer_2", "text_encoder_2", {"CLIPTokenizer", "CLIPTokenizerFast"});
+    look_at_tokenizer<text::T5Tokenizer>("tokenizer_3", "text_encoder_3", {"T5TokenizerFast", "T5Tokenizer"});
+    look_at_scheduler();
+    compare_parts();
+  }
+
+ private:
+  void problem(const std::string& subject, const std::string& what) {
+    report_.problems.push_back(subject + ": " + what);
+  }
+  void problem(const Status& status) { report_.problems.push_back(status.to_string()); }
+  /// Messages name a file by its part and name: the folder is the report's title.
+  std::string shortened(std::string text) const {
+    const std::string root = folder_.root().string() + "/";
+    for (std::size_t at = text.find(root); at != std::string::npos; at = text.find(root, at))
+      text.erase(at, root.size());
+    return text;
+  }
+
+  /// The class that model_index.json names; checks it. False when the part is left out.
+  bool begin_part(PartReport& part, const std::string& name, std::initializer_list<std::string_view> classes,
+                  bool needed) {
+    part.name = name;
+    if (!folder_.has_part(name)) {
+      if (needed) {
+        problem("model_index.json", "names no " + name);
+      } else {
+        report_.notes.push_back(name + " is left out");
+      }
+      return false;
+    }
+    const auto& entry = folder_.model_index().at(name).as_array();
+    if (entry.size() > 1 && entry[1].is_string()) part.class_name = std::string(entry[1].get_string());
+    if (std::find(classes.begin(), classes.end(), part.class_name) == classes.end()) {
+      problem("model_index.json",
+              fmt::format("{} is of class '{}', expected {}", name, part.class_name, *classes.begin()));
+    }
+    return true;
+  }
+
+  template <class Model, class Config>
+  void look_at_model(const std::string& name, std::string_view class_name, bool needed) {
+    PartReport report;
+    if (!begin_part(report, name, {class_name}, needed)) return;
+    auto part = folder_.open_part(name);
+    if (!part.ok()) {
+      problem(Status(part.status().code(), part.status().message(), shortened(part.status().subject())));
+    } else {
+      configs_[name] = part->config;
+      for (const auto& file : part->weights.files()) add_tensors(report, *file);
+      const auto files = part->weights.files();  // the loader takes the part away
+      describe(report, part->config);
+      part->weights.check_only();
+      const auto loaded = Model::load(*device_, std::move(*part), DType::kF32);
+      if (!loaded.ok()) report_.problems.push_back(shortened(loaded.status().to_string()));
+      for (const auto& file : files) {
+        if (!read_values_) break;
+        if (const std::string line = find_bad_values(*file, nullptr); !line.empty()) problem(name, line);
+      }
+    }
+    report_.parts.push_back(std::move(report));
+  }
+
+  void describe(PartReport& part, const object& c) {
+    if (part.name == "transformer") {
+      const std::int64_t heads = number_of(c, "num_attention_heads"), head = number_of(c, "attention_head_dim");
+      const std::int64_t side = number_of(c, "pos_embed_max_size");
+      const weights::MmditSizes sizes{number_of(c, "num_layers"), saturating_product(heads, head), side,
+                                      static_cast<std::int64_t>(length_of(c, "dual_attention_layers")),
+                                      word_of(c, "qk_norm") == "rms_norm"};
+      report_.model = weights::released_name(sizes);
+      part.description = fmt::format(
+          "{} layers of {} heads of {}, {} x {} positions, text width {}, pooled width {}{}", sizes.layers, heads, head,
+          side, side, number_of(c, "joint_attention_dim"), number_of(c, "pooled_projection_dim"),
+          sizes.dual_layers > 0 ? fmt::format(", {} dual-attention layers", sizes.dual_layers) : "");
+    } else if (part.name == "vae") {
+      part.description = fmt::format("{} latent channels, {} levels", number_of(c, "latent_channels"),
+                                     length_of(c, "block_out_channels"));
+    } else if (part.name == "text_encoder_3") {
+      part.description = fmt::format("{} layers, width {}, {} heads, {} tokens", number_of(c, "num_layers"),
+                                     number_of(c, "d_model"), number_of(c, "num_heads"), number_of(c, "vocab_size"));
+    } else {
+      part.description =
+          fmt::format("{} layers, width {}, {} heads, {} tokens, projection {}", number_of(c, "num_hidden_layers"),
+                      number_of(c, "hidden_size"), number_of(c, "num_attention_heads"), number_of(c, "vocab_size"),
+                      number_of(c, "projection_dim"));
+    }
+  }
+
+  static std::int64_t saturating_product(std::int64_t a, std::int64_t b) {
+    std::int64_t product = 0;
+    return __builtin_mul_overflow(a, b, &product) ? 0 : product;
+  }
+
+  void list_files(PartReport& part) const {
+    std::error_code error;
+    for (fs::directory_iterator entry(folder_.root() / part.name, error), end; !error && entry != end;
+         entry.increment(error)) {
+      part.files.push_back(entry->path().filename().string());
+    }
+    std::sort(part.files.begin(), part.files.end());
+  }
+
+  template <class Tokenizer>
+  void look_at_tokenizer(const std::string& name, const std::string& encoder,
+                         std::initializer_list<std::string_view> classes) {
+    PartReport part;
+    if (!begin_part(part, name, classes, folder_.has_part(encoder))) return;
+    list_files(part);
+    const auto tokenizer = Tokenizer::load(folder_.root() / name);
+    if (!tokenizer.ok()) {
+      report_.problems.push_back(shortened(tokenizer.status().to_string()));
+    } else {
+      part.description =
+          fmt::format("{} tokens, at most {} a prompt", tokenizer->vocabulary_size(), tokenizer->model_max_length());
+      const auto config = configs_.find(encoder);
+      const std::int64_t rows = config == configs_.end() ? 0 : number_of(config->second, "vocab_size");
+      if (rows > 0 && static_cast<std::int64_t>(tokenizer->vocabulary_size()) > rows) {
+        problem(name,
+                fmt::format("{} tokens do not fit into {}'s table of {}", tokenizer->vocabulary_size(), encoder, rows));
+      }
+    }
+    report_.parts.push_back(std::move(part));
+  }
+
+  void look_at_scheduler() {
+    PartReport part;
+    if (!begin_part(part, "scheduler", {"FlowMatchEulerDiscreteScheduler"}, true)) return;
+    list_files(part);
+    const auto config = folder_.read_json("scheduler/scheduler_config.json");
+    if (!config.ok()) {
+      report_.problems.push_back(shortened(config.status().to_string()));
+    } else {
+      const auto shift = weights::config_number(*config, "shift", "scheduler/scheduler_config.json");
+      if (shift.ok()) {
+        part.description = fmt::format("shift {}", *shift);
+      } else {
+        problem(shift.status());
+      }
+      const auto* dynamic = config->if_contains("use_dynamic_shifting");
+      if (dynamic != nullptr && dynamic->is_bool() && dynamic->get_bool()) {
+        problem("scheduler/scheduler_config.json",
+                "use_dynamic_shifting is true; Stable Diffusion 3.5 has a static shift");
+      }
+    }
+    report_.parts.push_back(std::move(part));
+  }
+
+  /// The sizes by which the parts must fit each other.
+  void compare_parts() {
+    const auto size = [this](const std::string& part, const char* key) {
+      const auto found = configs_.find(part);
+      return found == configs_.end() ? std::int64_t{0} : number_of(found->second, key);
+    };
+    const auto fit = [this](std::int64_t have, std::int64_t want, const std::string& what) {
+      if (have > 0 && want > 0 && have != want)
+        problem("parts do not fit", fmt::format(fmt::runtime(what), have, want));
+    };
+    fit(size("vae", "latent_channels"), size("transformer", "in_channels"),
+        "vae makes {} latent channels, transformer takes {}");
+    fit(size("text_encoder_3", "d_model"), size("transformer", "joint_attention_dim"),
+        "text_encoder_3 is {} wide, transformer's joint_attention_dim is {}");
+    const std::int64_t first = size("text_encoder", "projection_dim"),
+                       second = size("text_encoder_2", "projection_dim");
+    if (first > 0 && second > 0) {
+      fit(first + second, size("transformer", "pooled_projection_dim"),
+          "text_encoder and text_encoder_2 project to {} together, transformer's pooled_projection_dim is {}");
+    }
+  }
+
+  const DiffusersFolder& folder_;
+  const bool read_values_;
+  CheckpointReport& report_;
+  const std::unique_ptr<device::Device> device_;
+  std::map<std::string, object> configs_;
+};
+
+/// A file that is no part of a diffusers folder: described by its names and shapes.
+void inspect_file(const fs::path& path, bool read_values, CheckpointReport& report) {
+  const auto file = weights::SafetensorsFile::open(path);
+  if (!file.ok()) {
+    report.problems.push_back(file.status().to_string());
+    return;
+  }
+  bool known = false;
+  for (weights::IdentifiedPart& identified : weights::identify_parts((*file)->tensors())) {
+    PartReport part;
+    part.name = identified.prefix.empty() ? identified.kind : identified.kind + " (" + identified.prefix + "*)";
+    part.description = identified.description;
+    part.files.push_back(path.filename().string());
+    for (const std::string& name : identified.names) {
+      const weights::TensorInfo& info = (*file)->tensors().at(name);
+      part.tensors.push_back({name, info.dtype, info.shape, info.byte_count});
+    }
+    known = known || identified.kind != "unknown";
+    report.parts.push_back(std::move(part));
+    if (!read_values) continue;
+    if (const std::string line = find_bad_values(**file, &identified.names); !line.empty())
+      report.problems.push_back(line);
+  }
+  if (!known) report.problems.push_back(path.filename().string() + ": nothing in it is a part that this version knows");
+}
+
+}  // namespace
+
+std::int64_t PartReport::parameter_count() const {
+  std::int64_t count = 0;
+  for (const TensorReport& tensor : tensors) count += tensor.shape.element_count();
+  return count;
+}
+
+std::size_t PartReport::byte_count() const {
+  std::size_t count = 0;
+  for (const TensorReport& tensor : tensors) count += tensor.byte_count;
+  return count;
+}
+
+std::map<std::string, std::size_t> PartReport::tensors_by_dtype() const {
+  std::map<std::string, std::size_t> counts;
+  for (const TensorReport& tensor : tensors) ++counts[tensor.dtype];
+  return counts;
+}
+
+Result<CheckpointReport> inspect_checkpoint(const fs::path& path, bool read_values) {
+  CheckpointReport report;
+  report.path = path;
+  std::error_code error;
+  if (!fs::exists(path, error)) return not_found(path.string(), "no such file or folder");
+  if (fs::exists(path / "model_index.json", error)) {
+    report.layout = "diffusers folder";
+    OCTAVO_ASSIGN_OR_RETURN(const DiffusersFolder folder, DiffusersFolder::open(path));
+    FolderInspector(folder, read_values, report).run();
+    return report;
+  }
+  if (!fs::is_directory(path, error)) {
+    report.layout = "safetensors file";
+    const auto file = weights::SafetensorsFile::open(path);
+    if (!file.ok()) return file.status();
+    inspect_file(path, read_values, report);
+  } else {
+    report.layout = "folder of safetensors files";
+    std::vector<fs::path> files;
+    for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+      if (entry->path().extension() == ".safetensors") files.push_back(entry->path());
+    }
+    if (files.empty()) {
+      return not_found(path.string(),
+                       "is no checkpoint: it holds neither model_index.json (a diffusers folder) nor a "
+                       ".safetensors file");
+    }
+    std::sort(files.begin(), files.end());
+    for (const fs::path& file : files) inspect_file(file, read_values, report);
+  }
+  report.notes.push_back("generate and serve load diffusers folders; this is described, and cannot be loaded yet");
+  return report;
+}
+
+}  // namespace octavo::app
