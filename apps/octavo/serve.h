@@ -15,7 +15,7 @@ struct ServeOptions {
   std::string address = "127.0.0.1";  // "0.0.0.0" or "::" to listen on every interface
   int port = 7860;                    // 0 = any free one
   int io_threads = 2;
-  std::size_t queue_limit = 64;       // jobs waiting; more are refused with 503 and Retry-After
+  std::size_t queue_limit = 64;  // jobs waiting; more are refused with 503 and Retry-After
   std::size_t max_body_bytes = 32u << 20;
   int max_connections = 256;
   std::chrono::seconds drain_timeout{60};      // SIGTERM: what runs and waits may take this long, then it is cancelled

@@ -1,0 +1,166 @@
+#include "generate.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "generation/infotext.h"
+#include "image/infotext.h"
+#include "image/png.h"
+#include "model_path.h"
+#include "pipeline/pipeline.h"
+#include "progress_bar.h"
+#include "telemetry/stages.h"
+#include "version.h"
+
+namespace octavo::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct GenerateOptions {
+  generation::GenerationRequest request;
+  std::string model;
+  std::string out = "octavo.png";
+  std::string dtype = "auto";
+  std::vector<std::string> kernels;
+  int threads = 0;
+};
+
+/// The flag behind a request's field, for messages: what a person typed.
+std::string flag_of(const std::string& field) {
+  if (field == "negative_prompt") return "--negative";
+  if (field == "guidance_scale") return "--guidance";
+  if (field == "image_count") return "--batch";
+  if (field == "t5_length") return "--t5-length";
+  return "--" + field;
+}
+
+/// name.png for one picture, name-0.png, name-1.png, ... for several.
+fs::path picture_path(const std::string& out, std::size_t index, std::size_t count) {
+  const fs::path path(out);
+  if (count == 1) return path;
+  return path.parent_path() / (path.stem().string() + "-" + std::to_string(index) + path.extension().string());
+}
+
+/// Found out before the picture is drawn, not after.
+Status check_writable(const fs::path& path) {
+  std::error_code error;
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  if (!fs::is_directory(folder, error)) return not_found("--out", "the folder " + folder.string() + " does not exist");
+  if (fs::is_directory(path, error)) return invalid_argument("--out", path.string() + " is a folder");
+  return {};
+}
+
+/// Beside the target first, then renamed: nobody reads half a picture.
+Status write_file(const fs::path& path, const std::vector<std::uint8_t>& bytes) {
+  const fs::path temporary = path.string() + ".partial";
+  std::ofstream file(temporary, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  file.close();
+  std::error_code error;
+  if (file.good()) fs::rename(temporary, path, error);
+  if (!file.good() || error) {
+    fs::remove(temporary, error);
+    return resource_exhausted("--out", path.string() + " cannot be written");
+  }
+  return {};
+}
+
+/// Zero, and a negative guidance, mean "the model's default" inside a request; typed by a person they are mistakes.
+Status check_typed(const CLI::App& command, const generation::GenerationRequest& request) {
+  const auto typed = [&command](const char* flag) { return command.count(flag) > 0; };
+  if (typed("--width") && request.width == 0) return invalid_argument("--width", "0 pixels make no picture");
+  if (typed("--height") && request.height == 0) return invalid_argument("--height", "0 pixels make no picture");
+  if (typed("--steps") && request.steps == 0) return invalid_argument("--steps", "0 steps draw nothing");
+  if (typed("--guidance") && !(request.guidance_scale >= 0)) {
+    return invalid_argument("--guidance", "must be a number from 0 to 100");
+  }
+  if (typed("--t5-length") && request.t5_length == 0) return invalid_argument("--t5-length", "must be at least 1");
+  return {};
+}
+
+Status run_generate(const CLI::App& command, const GenerateOptions& options) {
+  OCTAVO_RETURN_IF_ERROR(check_typed(command, options.request));
+  OCTAVO_RETURN_IF_ERROR(check_writable(options.out));
+  OCTAVO_ASSIGN_OR_RETURN(const auto load_options,
+                          pipeline::parse_load_options(options.dtype, options.kernels, options.threads));
+  OCTAVO_ASSIGN_OR_RETURN(const fs::path path, find_model(options.model));
+  const auto started = std::chrono::steady_clock::now();
+  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(path, load_options));
+  const double load_seconds = seconds(std::chrono::steady_clock::now() - started);
+  const auto resolved = generation::resolve(options.request, pipe->capabilities());
+  if (!resolved.ok()) {
+    const Status& error = resolved.status();
+    return Status(error.code(), error.message(), flag_of(error.subject()));
+  }
+
+  Result<generation::GenerationResult> result = [&] {
+    ProgressBar bar;
+    generation::RunControl control;
+    control.on_progress = [&bar](const generation::Progress& progress) { bar.show(progress); };
+    return pipe->generate(*resolved, control);
+  }();
+  if (!result.ok()) return result.status();
+
+  const auto encode_started = std::chrono::steady_clock::now();
+  const std::size_t count = result->images.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& picture = result->images[i];
+    const std::string infotext = image::format_infotext(
+        generation::describe(result->request, picture.seed, pipe->capabilities(), kVersion));
+    const std::vector<image::PngText> texts = {{"parameters", infotext}};
+    OCTAVO_ASSIGN_OR_RETURN(const auto png, image::encode_png(picture.image, texts));
+    const fs::path file = picture_path(options.out, i, count);
+    OCTAVO_RETURN_IF_ERROR(write_file(file, png));
+    std::printf("%s  (seed %lld)\n", file.c_str(), static_cast<long long>(picture.seed));
+  }
+  result->stage_seconds[std::string(telemetry::kEncodeImage)] =
+      seconds(std::chrono::steady_clock::now() - encode_started);
+  std::printf("load %.3f s", load_seconds);
+  for (const std::string_view stage : telemetry::kStages) {
+    const auto found = result->stage_seconds.find(std::string(stage));
+    if (found != result->stage_seconds.end()) std::printf(", %s %.3f s", found->first.c_str(), found->second);
+  }
+  std::printf("\n");
+  return {};
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<GenerateOptions>();
+  auto& request = options->request;
+  CLI::App* generate = app.add_subcommand("generate", "Draw pictures from a prompt");
+  generate->add_option("-p,--prompt", request.prompt, "What to draw")->required();
+  generate->add_option("-n,--negative", request.negative_prompt, "What to steer away from");
+  generate->add_option("--seed", request.seed, "Picture i is drawn from seed + i (default: random)");
+  generate->add_option("--steps", request.steps, "Denoising steps (default: 28)");
+  generate->add_option("--guidance", request.guidance_scale,
+                       "Classifier-free guidance scale; 1 and below turn it off (default: 7)");
+  generate->add_option("--width", request.width, "Pixels (default: the model's)");
+  generate->add_option("--height", request.height, "Pixels (default: the model's)");
+  generate->add_option("--batch", request.image_count, "Number of pictures")->capture_default_str();
+  generate->add_option("--sampler", request.sampler, "Sampler (default: euler)");
+  generate->add_option("--schedule", request.schedule, "Noise schedule: normal, sgm_uniform, simple (default: normal)");
+  generate->add_option("--t5-length", request.t5_length,
+                       "T5 tokens with padding; changes the picture (default: 256 or the model's limit)");
+  generate->add_option("-m,--model", options->model, "Diffusers folder (default: the embedded octavo-tiny)");
+  generate->add_option("-o,--out", options->out, "PNG to write; several pictures get -0, -1, ...")
+      ->capture_default_str();
+  generate->add_option("--dtype", options->dtype, "Arithmetic: auto, f32 or bf16")->capture_default_str();
+  generate->add_option("--kernel", options->kernels, "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
+  generate->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();
+  generate->callback([options, generate, &exit_code] {
+    const Status status = run_generate(*generate, *options);
+    if (!status.ok()) {
+      std::fprintf(stderr, "octavo generate: %s\n", status.to_string().c_str());
+      exit_code = 1;
+    }
+  });
+}
+
+}  // namespace octavo::app

@@ -1,0 +1,90 @@
+// From a path and flags to a pipeline that is ready.
+#include <algorithm>
+#include <chrono>
+
+#include "base/log.h"
+#include "ops/all_ops.h"
+#include "pipeline/pipeline.h"
+#include "sampling/schedule.h"
+
+namespace octavo::pipeline {
+namespace {
+
+constexpr int kDiffusersSteps = 28;          // StableDiffusion3Pipeline's own defaults
+constexpr double kDiffusersGuidance = 7.0;
+
+generation::Capabilities describe(const models::Sd35& model) {
+  generation::Capabilities can;
+  can.model_name = model.limits.name;
+  can.model_hash = model.limits.hash;
+  can.size_multiple = model.limits.size_multiple;
+  can.min_size = model.limits.min_size;
+  can.max_size = model.limits.max_size;
+  can.default_width = can.default_height = model.limits.default_size;
+  can.default_steps = kDiffusersSteps;
+  can.default_guidance_scale = kDiffusersGuidance;
+  can.max_t5_length = model.limits.max_t5_length;
+  can.default_t5_length = model.limits.default_t5_length;
+  can.samplers.clear();
+  for (const auto& row : sampling::sampler_rows()) can.samplers.emplace_back(row.name);
+  can.schedules.clear();
+  for (const auto& row : sampling::schedule_rows()) can.schedules.emplace_back(row.name);
+  return can;
+}
+
+}  // namespace
+
+Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vector<std::string>& kernels,
+                                       int threads) {
+  LoadOptions options;
+  if (dtype == "f32") {
+    options.precision = LoadOptions::Precision::kF32;
+  } else if (dtype == "bf16") {
+    options.precision = LoadOptions::Precision::kBf16;
+  } else if (dtype != "auto") {
+    return invalid_argument("--dtype", "must be auto, f32 or bf16, not '" + dtype + "'");
+  }
+  for (const std::string& kernel : kernels) {
+    const std::size_t equals = kernel.find('=');
+    if (equals == std::string::npos) return invalid_argument("--kernel", "'" + kernel + "' is not op=row");
+    options.kernels[kernel.substr(0, equals)] = kernel.substr(equals + 1);
+  }
+  OCTAVO_RETURN_IF_ERROR(ops::check_overrides(options.kernels));
+  if (threads < 0 || threads > 1024) {
+    return invalid_argument("--threads", fmt::format("{} is outside 0 (every core) to 1024", threads));
+  }
+  options.threads = threads;
+  return options;
+}
+
+Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options) {
+  const auto started = std::chrono::steady_clock::now();
+  auto device = device::create_cpu_device(options.threads);
+  const device::DeviceTraits& traits = device->traits();
+  DType dtype = traits.preferred_dtype;
+  std::string reason = dtype == DType::kBF16 ? "the processor has AVX512-BF16" : "the processor has no AVX512-BF16";
+  if (options.precision != LoadOptions::Precision::kAuto) {
+    dtype = options.precision == LoadOptions::Precision::kF32 ? DType::kF32 : DType::kBF16;
+    reason = "--dtype asks for it";
+  }
+  OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, root, dtype));
+  std::unique_ptr<Pipeline> pipeline(new Pipeline(std::move(model)));
+  pipeline->device_ = std::move(device);
+  pipeline->stream_ = pipeline->device_->create_stream();
+  pipeline->context_ =
+      std::make_unique<device::ExecutionContext>(*pipeline->device_, *pipeline->stream_, pipeline->arena_);
+  pipeline->context_->set_kernel_overrides(options.kernels);
+  pipeline->dtype_ = dtype;
+  pipeline->capabilities_ = describe(pipeline->model_);
+  spdlog::info("{}: {:.1f} MiB of weights on {}; arithmetic {} because {}; loaded in {:.3f} s",
+               pipeline->capabilities_.model_name, static_cast<double>(pipeline->model_.weight_bytes) / (1 << 20),
+               traits.name, dtype_name(dtype), reason,
+               seconds(std::chrono::steady_clock::now() - started));
+  if (!pipeline->model_.encoder_t5) {
+    spdlog::warn("{} has no T5 encoder: its part of the prompt is zeros, as in diffusers",
+                 pipeline->capabilities_.model_name);
+  }
+  return pipeline;
+}
+
+}  // namespace octavo::pipeline

@@ -1,0 +1,327 @@
+#include "pipeline/pipeline.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/log.h"
+#include "image/flat.h"
+#include "ops/cast/cast.h"
+#include "ops/sample/sample.h"
+#include "sampling/guidance.h"
+#include "sampling/sampler_run.h"
+#include "sampling/schedule.h"
+#include "telemetry/stages.h"
+
+namespace octavo::pipeline {
+namespace {
+
+constexpr int kClipLength = 77;
+constexpr std::size_t kPromptCacheEntries = 64;
+
+/// Adds what passes between its construction and stop() to a stage.
+class StageTimer {
+ public:
+  StageTimer(std::map<std::string, double>& stages, std::string_view stage)
+      : stages_(stages), stage_(stage), started_(std::chrono::steady_clock::now()) {}
+  void stop() { stages_[std::string(stage_)] += seconds(std::chrono::steady_clock::now() - started_); }
+
+ private:
+  std::map<std::string, double>& stages_;
+  std::string_view stage_;
+  std::chrono::steady_clock::time_point started_;
+};
+
+Status check_control(const generation::RunControl& control) {
+  if (control.cancel.cancelled()) return cancelled("the request was cancelled");
+  if (control.deadline && system_clock().now() >= *control.deadline) {
+    return deadline_exceeded("deadline", "the request's time is over");
+  }
+  return {};
+}
+
+}  // namespace
+
+/// Everything that one picture's steps read and write.
+struct Pipeline::Run {
+  sampling::SamplerRun sampler;
+  sampling::Guidance guidance;
+  std::vector<float> model_sigmas;  // the sigma of each call of the transformer, in order
+  device::Buffer memory;
+  models::MmditConditioning conditioning;
+  TensorView prediction;  // [R, C, height, width] f32
+  TensorView all_finite;  // [1] i32
+};
+
+Result<const Pipeline::EncodedPrompt*> Pipeline::encode(const std::string& prompt, int t5_length) {
+  for (auto entry = prompts_.begin(); entry != prompts_.end(); ++entry) {
+    if (entry->prompt == prompt && entry->t5_length == t5_length) {
+      prompts_.splice(prompts_.begin(), prompts_, entry);
+      return &prompts_.front();
+    }
+  }
+  const std::int64_t width = model_.mmdit.config().context_width, pooled_width = model_.mmdit.config().pooled_width;
+  const std::int64_t tokens = kClipLength + t5_length;
+  EncodedPrompt encoded;
+  encoded.prompt = prompt;
+  encoded.t5_length = t5_length;
+  const std::size_t floats = static_cast<std::size_t>(tokens * width + pooled_width);
+  const std::size_t id_count = 2 * kClipLength + static_cast<std::size_t>(t5_length);
+  OCTAVO_ASSIGN_OR_RETURN(encoded.buffer, allocate(floats * sizeof(float)));
+  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer id_buffer, allocate(id_count * sizeof(std::int32_t)));
+  auto* values = static_cast<float*>(encoded.buffer.data());
+  encoded.context = TensorView(values, DType::kF32, Shape{tokens, width});
+  encoded.pooled = TensorView(values + tokens * width, DType::kF32, Shape{pooled_width});
+
+  const std::vector<std::int32_t> ids_l = model_.tokenizer_l.encode_padded(prompt, kClipLength);
+  const std::vector<std::int32_t> ids_g = model_.tokenizer_g.encode_padded(prompt, kClipLength);
+  const std::vector<std::int32_t> ids_t5 =
+      model_.encoder_t5 ? model_.tokenizer_t5->encode_padded(prompt, t5_length)
+                        : std::vector<std::int32_t>(static_cast<std::size_t>(t5_length), 0);
+  std::vector<std::int32_t> ids = ids_l;
+  ids.insert(ids.end(), ids_g.begin(), ids_g.end());
+  ids.insert(ids.end(), ids_t5.begin(), ids_t5.end());
+  const std::vector<float> zeros(floats, 0.0f);  // channels that no encoder fills, and all of T5 when there is none
+  device_->copy_to_device(*stream_, encoded.buffer.data(), zeros.data(), encoded.buffer.byte_count());
+  device_->copy_to_device(*stream_, id_buffer.data(), ids.data(), ids.size() * sizeof(std::int32_t));
+  auto* id_data = static_cast<std::int32_t*>(id_buffer.data());
+  encode_into(encoded, TensorView(id_data, DType::kI32, Shape{1, kClipLength}),
+              TensorView(id_data + kClipLength, DType::kI32, Shape{1, kClipLength}),
+              TensorView(id_data + 2 * kClipLength, DType::kI32, Shape{1, t5_length}), model_.encoder_l.eos_row(ids_l),
+              model_.encoder_g.eos_row(ids_g));
+  stream_->synchronize();
+  prompts_.push_front(std::move(encoded));
+  if (prompts_.size() > kPromptCacheEntries) prompts_.pop_back();
+  return &prompts_.front();
+}
+
+/// Context rows: CLIP-L beside CLIP-G over the first 77, T5 below; columns that CLIP leaves free stay zero.
+void Pipeline::encode_into(const EncodedPrompt& target, const TensorView& ids_l, const TensorView& ids_g,
+                           const TensorView& ids_t5, int eos_l, int eos_g) {
+  const std::int64_t width = target.context.dim(1);
+  const TensorView context = target.context.reshape(Shape{1, target.context.dim(0), width});
+  const TensorView pooled = target.pooled.reshape(Shape{1, target.pooled.dim(0)});
+  const std::int64_t width_l = model_.encoder_l.config().width, width_g = model_.encoder_g.config().width;
+  const std::int64_t pooled_l = model_.encoder_l.config().projection, pooled_g = model_.encoder_g.config().projection;
+  const TensorView clip = context.slice(1, 0, kClipLength);
+  model_.encoder_l.encode(*context_, ids_l, {eos_l}, clip.slice(2, 0, width_l), pooled.slice(1, 0, pooled_l));
+  model_.encoder_g.encode(*context_, ids_g, {eos_g}, clip.slice(2, width_l, width_g),
+                          pooled.slice(1, pooled_l, pooled_g));
+  if (model_.encoder_t5) {
+    model_.encoder_t5->encode(*context_, ids_t5, context.slice(1, kClipLength, target.t5_length));
+  }
+}
+
+Status Pipeline::plan(const generation::GenerationRequest& request) {
+  const auto& transformer = model_.mmdit.config();
+  const int downscale = model_.decoder.config().downscale();
+  const std::int64_t height = request.height / downscale, width = request.width / downscale;
+  const std::int64_t tokens = kClipLength + request.t5_length;
+  const std::int64_t rows = sampling::Guidance{static_cast<float>(request.guidance_scale)}.branches();
+  arena_.set_measuring(true);
+  const auto dry = [](DType dtype, Shape shape) { return TensorView(static_cast<void*>(nullptr), dtype, shape); };
+  EncodedPrompt prompt;
+  prompt.t5_length = request.t5_length;
+  prompt.context = dry(DType::kF32, Shape{tokens, transformer.context_width});
+  prompt.pooled = dry(DType::kF32, Shape{transformer.pooled_width});
+  encode_into(prompt, dry(DType::kI32, Shape{1, kClipLength}), dry(DType::kI32, Shape{1, kClipLength}),
+              dry(DType::kI32, Shape{1, request.t5_length}), 0, 0);
+  models::MmditConditioning conditioning;
+  conditioning.rows = rows;
+  conditioning.context = dry(DType::kF32, Shape{rows, tokens, transformer.width});
+  conditioning.modulations = dry(DType::kF32, Shape{request.steps * rows, model_.mmdit.modulation_width()});
+  model_.mmdit.prepare(*context_, dry(DType::kF32, Shape{rows, tokens, transformer.context_width}),
+                       dry(DType::kF32, Shape{rows, transformer.pooled_width}),
+                       dry(DType::kF32, Shape{request.steps}), conditioning);
+  const Shape latent_shape{1, transformer.in_channels, height, width};
+  model_.mmdit.predict(*context_, dry(DType::kF32, latent_shape), 0, conditioning,
+                       dry(DType::kF32, Shape{rows, transformer.out_channels, height, width}));
+  model_.decoder.decode(*context_, dry(DType::kF32, latent_shape),
+                        dry(DType::kF32, Shape{1, request.height, request.width, 3}));
+  const std::size_t peak = arena_.peak_bytes();
+  arena_.set_measuring(false);
+  return arena_.reserve(*device_, peak);
+}
+
+Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& request, int image_index) const {
+  OCTAVO_CHECK(image_index >= 0 && image_index < request.image_count, "picture {} of {}", image_index,
+               request.image_count);
+  OCTAVO_ASSIGN_OR_RETURN(const auto* sampler, sampling::find_sampler(request.sampler));
+  OCTAVO_ASSIGN_OR_RETURN(const auto* schedule,
+                          sampling::find_schedule(request.schedule.empty() ? std::string(sampler->default_schedule)
+                                                                           : request.schedule));
+  const sampling::Schedule levels =
+      sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps});
+  const int downscale = model_.decoder.config().downscale();
+  const Shape shape{1, model_.mmdit.config().in_channels, request.height / downscale, request.width / downscale};
+  return DenoiseState{request, image_index,
+                      sampling::initial_state(*sampler, levels.sigmas, shape, request.seed + image_index)};
+}
+
+Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
+  const generation::GenerationRequest& request = state.request;
+  const auto& transformer = model_.mmdit.config();
+  const Shape& shape = state.sampler.shape;
+  const int downscale = model_.decoder.config().downscale();
+  if (!(shape == Shape{1, transformer.in_channels, request.height / downscale, request.width / downscale})) {
+    return data_corruption("denoise state", "its latents " + shape.to_string() + " are not this model's");
+  }
+  OCTAVO_RETURN_IF_ERROR(plan(request));
+  OCTAVO_ASSIGN_OR_RETURN(const auto* row, sampling::find_sampler(state.sampler.sampler));
+  OCTAVO_ASSIGN_OR_RETURN(auto sampler, sampling::SamplerRun::create(*device_, *stream_, *row, state.sampler));
+  Run run{std::move(sampler), {static_cast<float>(request.guidance_scale)}, sampling::model_sigmas(*row, state.sampler.sigmas),
+          {}, {}, {}, {}};
+  const std::int64_t rows = run.guidance.branches(), tokens = kClipLength + request.t5_length;
+  const std::int64_t calls = static_cast<std::int64_t>(run.model_sigmas.size());
+
+  // One block for everything that lives as long as the loop.
+  std::size_t bytes = 0;
+  const auto place = [&bytes](DType dtype, const Shape& extents) {
+    const std::size_t at = bytes;
+    bytes += (static_cast<std::size_t>(extents.element_count()) * dtype_size(dtype) + 255) / 256 * 256;
+    return at;
+  };
+  const Shape context_shape{rows, tokens, transformer.width};
+  const Shape modulation_shape{calls * rows, model_.mmdit.modulation_width()};
+  const Shape text_shape{rows, tokens, transformer.context_width}, pooled_shape{rows, transformer.pooled_width};
+  const Shape prediction_shape{rows, transformer.out_channels, shape[2], shape[3]};
+  const std::size_t context_at = place(DType::kF32, context_shape), modulation_at = place(DType::kF32, modulation_shape);
+  const std::size_t text_at = place(DType::kF32, text_shape), pooled_at = place(DType::kF32, pooled_shape);
+  const std::size_t timestep_at = place(DType::kF32, Shape{calls});
+  const std::size_t prediction_at = place(DType::kF32, prediction_shape), finite_at = place(DType::kI32, Shape{1});
+  OCTAVO_ASSIGN_OR_RETURN(run.memory, allocate(bytes));
+  const auto view = [&run](std::size_t at, DType dtype, const Shape& extents) {
+    return TensorView(static_cast<void*>(static_cast<std::byte*>(run.memory.data()) + at), dtype, extents);
+  };
+  run.conditioning.rows = rows;
+  run.conditioning.context = view(context_at, DType::kF32, context_shape);
+  run.conditioning.modulations = view(modulation_at, DType::kF32, modulation_shape);
+  run.prediction = view(prediction_at, DType::kF32, prediction_shape);
+  run.all_finite = view(finite_at, DType::kI32, Shape{1});
+
+  const TensorView text = view(text_at, DType::kF32, text_shape), pooled = view(pooled_at, DType::kF32, pooled_shape);
+  std::vector<const std::string*> prompts;
+  if (run.guidance.enabled()) prompts.push_back(&request.negative_prompt);
+  prompts.push_back(&request.prompt);
+  for (std::size_t r = 0; r < prompts.size(); ++r) {
+    OCTAVO_ASSIGN_OR_RETURN(const EncodedPrompt* encoded, encode(*prompts[r], request.t5_length));
+    const auto index = static_cast<std::int64_t>(r);
+    ops::cast(*context_, {.x = encoded->context,
+                          .out = text.slice(0, index, 1).reshape(Shape{tokens, transformer.context_width})});
+    ops::cast(*context_,
+              {.x = encoded->pooled, .out = pooled.slice(0, index, 1).reshape(Shape{transformer.pooled_width})});
+  }
+  std::vector<float> timesteps;
+  for (const float sigma : run.model_sigmas) timesteps.push_back(sigma * static_cast<float>(model_.flow.train_steps));
+  const TensorView timestep_view = view(timestep_at, DType::kF32, Shape{calls});
+  device_->copy_to_device(*stream_, timestep_view.data(), timesteps.data(), timesteps.size() * sizeof(float));
+  model_.mmdit.prepare(*context_, text, pooled, timestep_view, run.conditioning);
+  stream_->synchronize();
+  return run;
+}
+
+Status Pipeline::advance(DenoiseState& state, int until_step, const generation::RunControl& control) {
+  OCTAVO_ASSIGN_OR_RETURN(Run run, start_run(state));
+  const int last = std::min(until_step, run.sampler.steps());
+  const auto velocity = [&](const TensorView& latents, float sigma, const TensorView& out) {
+    const auto found = std::find(run.model_sigmas.begin(), run.model_sigmas.end(), sigma);
+    OCTAVO_CHECK(found != run.model_sigmas.end(), "sigma {} was not announced by the sampler", sigma);
+    model_.mmdit.predict(*context_, latents, static_cast<int>(found - run.model_sigmas.begin()), run.conditioning,
+                         run.prediction);
+    sampling::apply_guidance(*context_, run.guidance, run.prediction, out);
+  };
+  generation::Progress progress{state.image_index, state.request.image_count, run.sampler.step(), run.sampler.steps(),
+                                std::string(telemetry::kDenoise)};
+  Status status;
+  while (run.sampler.step() < last) {
+    status = check_control(control);
+    if (!status.ok()) break;
+    run.sampler.advance(*context_, velocity);
+    ops::check_finite(*context_, {.x = run.sampler.latents(), .all_finite = run.all_finite});
+    std::int32_t all_finite = 0;
+    device_->copy_to_host(*stream_, &all_finite, run.all_finite.data(), sizeof all_finite);
+    stream_->synchronize();
+    if (all_finite == 0) {
+      return internal_error("denoise", fmt::format("the latents hold NaN or infinity after step {} of {}",
+                                                   run.sampler.step(), run.sampler.steps()));
+    }
+    progress.step = run.sampler.step();
+    if (control.on_progress) control.on_progress(progress);
+  }
+  state.sampler = run.sampler.save(*context_);
+  return status;
+}
+
+Result<image::Image> Pipeline::decode(const DenoiseState& state) {
+  const generation::GenerationRequest& request = state.request;
+  OCTAVO_RETURN_IF_ERROR(plan(request));
+  const Shape& shape = state.sampler.shape;
+  const std::size_t latent_bytes = state.sampler.latents.size() * sizeof(float);
+  const Shape picture_shape{1, request.height, request.width, 3};
+  const auto values = static_cast<std::size_t>(picture_shape.element_count());
+  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer latents, allocate(latent_bytes));
+  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer decoded, allocate(values * sizeof(float)));
+  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer pixels, allocate(values));
+  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer finite, allocate(sizeof(std::int32_t)));
+  device_->copy_to_device(*stream_, latents.data(), state.sampler.latents.data(), latent_bytes);
+  const TensorView decoded_view(decoded.data(), DType::kF32, picture_shape);
+  model_.decoder.decode(*context_, TensorView(latents.data(), DType::kF32, shape), decoded_view);
+  ops::check_finite(*context_, {.x = decoded_view, .all_finite = TensorView(finite.data(), DType::kI32, Shape{1})});
+  ops::to_pixels(*context_, {.x = decoded_view, .out = TensorView(pixels.data(), DType::kI8, picture_shape)});
+  image::Image picture;
+  picture.width = request.width;
+  picture.height = request.height;
+  picture.channels = 3;
+  picture.pixels.resize(values);
+  std::int32_t all_finite = 0;
+  device_->copy_to_host(*stream_, picture.pixels.data(), pixels.data(), values);
+  device_->copy_to_host(*stream_, &all_finite, finite.data(), sizeof all_finite);
+  stream_->synchronize();
+  if (all_finite == 0) return internal_error("decode", "the decoded picture holds NaN or infinity");
+  if (image::is_flat(picture)) {
+    // Not an error: a prompt may ask for an empty wall. Worth a line, because a broken model often draws one.
+    spdlog::warn("picture with seed {} is one colour everywhere", request.seed + state.image_index);
+  }
+  return picture;
+}
+
+Result<generation::GenerationResult> Pipeline::generate(const generation::GenerationRequest& request,
+                                                        const generation::RunControl& control) {
+  generation::GenerationResult result;
+  result.request = request;
+  StageTimer total(result.stage_seconds, telemetry::kTotal);
+  const auto report = [&](int image_index, int step, std::string_view stage) {
+    if (control.on_progress) {
+      control.on_progress({image_index, request.image_count, step, request.steps, std::string(stage)});
+    }
+  };
+  {
+    report(0, 0, telemetry::kEncodeText);
+    StageTimer timer(result.stage_seconds, telemetry::kEncodeText);
+    OCTAVO_RETURN_IF_ERROR(plan(request));
+    if (sampling::Guidance{static_cast<float>(request.guidance_scale)}.enabled()) {
+      OCTAVO_RETURN_IF_ERROR(encode(request.negative_prompt, request.t5_length).status());
+    }
+    OCTAVO_RETURN_IF_ERROR(encode(request.prompt, request.t5_length).status());
+    timer.stop();
+  }
+  for (int index = 0; index < request.image_count; ++index) {
+    OCTAVO_ASSIGN_OR_RETURN(DenoiseState state, begin(request, index));
+    StageTimer denoise(result.stage_seconds, telemetry::kDenoise);
+    const Status status = advance(state, request.steps, control);
+    denoise.stop();
+    const bool interrupted = status.code() == ErrorCode::kCancelled && request.keep_partial;
+    if (!status.ok() && !interrupted) return status;
+    result.interrupted = interrupted;
+    if (interrupted && state.sampler.step == 0) break;  // nothing but noise to show
+    report(index, state.sampler.step, telemetry::kDecode);
+    StageTimer decoding(result.stage_seconds, telemetry::kDecode);
+    OCTAVO_ASSIGN_OR_RETURN(image::Image picture, decode(state));
+    decoding.stop();
+    result.images.push_back({std::move(picture), request.seed + index});
+    if (interrupted) break;
+  }
+  total.stop();
+  return result;
+}
+
+}  // namespace octavo::pipeline

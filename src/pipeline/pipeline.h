@@ -1,0 +1,100 @@
+// The pipeline: a request becomes pictures. Encode text, denoise, decode; one thread at a time.
+//
+// A denoise loop's state is a value: begin() makes it, advance() moves it to a later step border, decode() turns its
+// latents into pixels. It can be written to bytes at any border and goes on bit for bit on the same kind of device and
+// build. generate() is those three in a row, for every picture of the call.
+#pragma once
+
+#include <filesystem>
+#include <list>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "device/execution_context.h"
+#include "generation/generation.h"
+#include "models/sd35/sd35.h"
+#include "sampling/sampler_state.h"
+
+namespace octavo::pipeline {
+
+struct LoadOptions {
+  enum class Precision { kAuto, kF32, kBf16 };
+  Precision precision = Precision::kAuto;
+  device::KernelOverrides kernels;
+  int threads = 0;  // 0 = every core
+};
+
+/// From flags: dtype "auto" | "f32" | "bf16", kernels "op=row"; errors name the flag, the op or the row.
+Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vector<std::string>& kernels, int threads);
+
+/// One picture between two steps.
+struct DenoiseState {
+  generation::GenerationRequest request;  // resolved
+  int image_index = 0;
+  sampling::SamplerState sampler;
+
+  std::vector<std::byte> to_bytes() const;
+  /// kDataCorruption (subject "denoise state") for anything that to_bytes() did not write.
+  static Result<DenoiseState> from_bytes(std::span<const std::byte> bytes);
+};
+
+class Pipeline final : public generation::Generator {
+ public:
+  const generation::Capabilities& capabilities() const override { return capabilities_; }
+  Result<generation::GenerationResult> generate(const generation::GenerationRequest& request,
+                                                const generation::RunControl& control) override;
+
+  /// Noise and schedule of picture `image_index`; nothing is computed yet.
+  Result<DenoiseState> begin(const generation::GenerationRequest& request, int image_index) const;
+  /// Runs steps until `until_step` are done (at most all). Cancel, deadline and NaN are looked at between steps; on
+  /// kCancelled and kDeadlineExceeded `state` holds the last finished step, so the run can go on later.
+  Status advance(DenoiseState& state, int until_step, const generation::RunControl& control);
+  /// The picture that the state's latents stand for.
+  Result<image::Image> decode(const DenoiseState& state);
+
+  DType activation_dtype() const { return dtype_; }
+  /// Encoded prompts are kept (the same bits, sooner); benchmarks forget them.
+  void clear_prompt_cache() { prompts_.clear(); }
+  /// Receives every tapped tensor until set to null.
+  void set_tap(device::TapSink* sink) { context_->set_tap(sink); }
+  const models::Sd35& model() const { return model_; }
+  std::size_t arena_bytes() const { return arena_.capacity_bytes(); }
+
+ private:
+  friend Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options);
+  /// A prompt as the transformer takes it; on the device.
+  struct EncodedPrompt {
+    std::string prompt;
+    int t5_length = 0;
+    device::Buffer buffer;
+    TensorView context;  // [77 + t5_length, context_width] f32
+    TensorView pooled;   // [pooled_width] f32
+  };
+  /// What one picture's loop works on, allocated before its first step.
+  struct Run;
+
+  explicit Pipeline(models::Sd35 model) : model_(std::move(model)) {}
+  Result<const EncodedPrompt*> encode(const std::string& prompt, int t5_length);
+  void encode_into(const EncodedPrompt& target, const TensorView& ids_l, const TensorView& ids_g,
+                   const TensorView& ids_t5, int eos_l, int eos_g);
+  /// Grows the arena to the peak of every stage at this request's shape, learnt by a dry run.
+  Status plan(const generation::GenerationRequest& request);
+  Result<Run> start_run(const DenoiseState& state);
+  Result<device::Buffer> allocate(std::size_t bytes) { return device_->allocate(bytes); }
+
+  std::unique_ptr<device::Device> device_;
+  std::unique_ptr<device::Stream> stream_;
+  device::Arena arena_;
+  std::unique_ptr<device::ExecutionContext> context_;
+  models::Sd35 model_;
+  DType dtype_ = DType::kF32;
+  generation::Capabilities capabilities_;
+  std::list<EncodedPrompt> prompts_;  // most recently used first
+};
+
+/// Loads a diffusers folder and logs what was chosen and why. Errors name the file, tensor or flag.
+Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options);
+
+}  // namespace octavo::pipeline
