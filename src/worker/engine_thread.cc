@@ -9,7 +9,8 @@
 namespace octavo::worker {
 namespace {
 
-/// How long one claim waits; nothing depends on it, a waiting claim wakes for work and for the store's closing.
+/// How long one claim waits, and the pause after one that failed. A waiting claim wakes for work and for the store's
+/// closing.
 constexpr std::chrono::seconds kClaimWait{1};
 
 }  // namespace
@@ -36,6 +37,7 @@ void EngineThread::run() {
     if (!claimed.ok()) {
       if (claimed.status().code() == ErrorCode::kUnavailable) return;
       spdlog::error("{}: cannot claim a job: {}", options_.name, claimed.status().to_string());
+      std::this_thread::sleep_for(kClaimWait);  // a store that is away is not asked in a tight loop
       continue;
     }
     if (claimed->has_value()) run_job(**claimed);
@@ -65,7 +67,6 @@ void EngineThread::run_job(const scheduling::Claim& claim) {
 }
 
 Result<generation::GenerationResult> EngineThread::generate(const scheduling::Claim& claim) {
-  if (claim.cancel.cancelled()) return cancelled("cancelled before it began");
   generation::RunControl control;
   control.cancel = claim.cancel;
   if (options_.job_time_limit) control.deadline = clock_.now() + *options_.job_time_limit;

@@ -95,6 +95,17 @@ TEST_F(EngineThreadTest, interrupting_a_job_that_keeps_parts_succeeds_with_fewer
   EXPECT_LT(job.result->images.size(), 3u);
 }
 
+TEST_F(EngineThreadTest, a_job_interrupted_before_its_first_step_still_keeps_its_promise) {
+  auto partial = request("a cat");
+  partial.keep_partial = true;
+  const std::string id = submit(partial);
+  store.get(id)->cancel.cancel();  // as an interrupt does that arrives between the claim and the first step
+  EngineThread engine(store, generator, metrics);
+  const Job job = wait_for(id);
+  EXPECT_EQ(job.state(), JobState::kSucceeded);
+  EXPECT_TRUE(job.result->interrupted);
+}
+
 TEST_F(EngineThreadTest, a_job_over_its_time_limit_fails) {
   EngineThread engine(store, generator, metrics, {.name = "engine", .job_time_limit = Clock::Duration(-1)});
   const Job job = wait_for(submit(request("a cat")));
