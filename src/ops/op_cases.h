@@ -90,5 +90,11 @@ CaseList matmul_cases(device::Device& device);
 CaseList conv2d_cases(device::Device& device);
 CaseList group_norm_cases(device::Device& device);
 CaseList attention_cases(device::Device& device);
+CaseList norm_cases(device::Device& device);
+CaseList activation_cases(device::Device& device);
+CaseList embedding_cases(device::Device& device);
+CaseList patch_cases(device::Device& device);
+CaseList sample_cases(device::Device& device);
+CaseList cast_cases(device::Device& device);
 
 }  // namespace octavo::ops

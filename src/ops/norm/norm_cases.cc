@@ -1,0 +1,57 @@
+#include "ops/norm/norm.h"
+#include "ops/op_cases.h"
+
+namespace octavo::ops {
+namespace {
+
+// octavo-tiny: image tokens of two rows (guidance), 3 heads of 64; T5's rows.
+constexpr std::int64_t kBatch = 2;
+constexpr std::int64_t kTokens = 256;
+constexpr std::int64_t kHeads = 3;
+constexpr std::int64_t kHeadWidth = 64;
+constexpr std::int64_t kWidth = kHeads * kHeadWidth;
+constexpr double kElements = static_cast<double>(kBatch * kTokens * kWidth);
+
+}  // namespace
+
+CaseList norm_cases(device::Device& device) {
+  std::vector<OpCase> cases;
+  const DeviceTraits& traits = device.traits();
+  const auto tensors = std::make_shared<CaseTensors>(device);
+  const Shape tokens{kBatch, kTokens, kWidth};
+  const TensorView x = tensors->random(DType::kF32, tokens);
+  const TensorView row = tensors->random(DType::kF32, {kBatch, kWidth});
+  const TensorView vector = tensors->random(DType::kF32, {kWidth});
+  const TensorView head_vector = tensors->random(DType::kF32, {kHeadWidth});
+  for (const DType dtype : case_dtypes(traits)) {
+    const std::string suffix = " " + std::string(dtype_name(dtype));
+    const std::string shape = "2x256x192" + suffix;
+    const double size = static_cast<double>(dtype_size(dtype));
+    const TensorView out = tensors->zeros(dtype, tokens);
+    // Operations an element: mean 1, variance 3, normalise 2, modulate 3.
+    cases.push_back(make_case(layer_norm_table(), layer_norm, traits, tensors,
+                              {.x = x, .shift = row, .scale = row, .out = out}, shape, 9 * kElements,
+                              (4 + size) * kElements));
+    // A gate of zeros leaves x as it is, however often the case runs.
+    const TensorView y = tensors->random(dtype, tokens);
+    const TensorView gate = tensors->zeros(DType::kF32, {kBatch, kWidth});
+    cases.push_back(make_case(gate_residual_norm_table(), gate_residual_norm, traits, tensors,
+                              {.x = x, .y = y, .gate = gate, .shift = row, .scale = row, .out = out}, shape,
+                              11 * kElements, (8 + 2 * size) * kElements));
+    cases.push_back(make_case(rms_norm_table(), rms_norm, traits, tensors, {.x = x, .weight = vector, .out = out},
+                              shape, 4 * kElements, (4 + size) * kElements));
+    const TensorView qkv = tensors->random(dtype, {kBatch, kTokens, 3 * kWidth});
+    const Shape heads{kBatch, kHeads, kTokens, kHeadWidth};
+    cases.push_back(make_case(qkv_split_norm_table(), qkv_split_norm, traits, tensors,
+                              {.qkv = qkv,
+                               .q_weight = head_vector,
+                               .k_weight = head_vector,
+                               .q = tensors->zeros(dtype, heads),
+                               .k = tensors->zeros(dtype, heads),
+                               .v = tensors->zeros(dtype, heads)},
+                              "2x256x3x64" + suffix, 8 * kElements, 6 * size * kElements));
+  }
+  return cases;
+}
+
+}  // namespace octavo::ops
