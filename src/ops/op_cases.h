@@ -72,7 +72,7 @@ OpCase make_case(const KernelTable<Args>& table, void (*op)(ExecutionContext&, c
   result.shape = std::move(shape);
   result.flops = flops;
   result.bytes = bytes;
-  result.run = [op, args, tensors](ExecutionContext& context) { op(context, args); };
+  result.run = [op, args, tensors = std::move(tensors)](ExecutionContext& context) { op(context, args); };
   result.supports = [&table, args, traits](std::string_view name) {
     for (const auto& row : table.rows()) {
       if (row.name == name) return row.device == traits.kind && (row.supports == nullptr || row.supports(args, traits));

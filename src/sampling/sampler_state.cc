@@ -144,7 +144,7 @@ Result<SamplerState> SamplerState::from_bytes(std::span<const std::byte> bytes) 
     const auto generator_bytes = reader.take(TorchCpuGenerator::kStateBytes);
     if (!reader.ok()) break;
     OCTAVO_ASSIGN_OR_RETURN(auto generator, TorchCpuGenerator::from_bytes(generator_bytes));
-    state.noise.push_back(std::move(generator));
+    state.noise.push_back(generator);
   }
   state.latents = reader.floats();
   const std::uint32_t history = reader.u32();
@@ -179,7 +179,7 @@ SamplerState initial_state(const SamplerRow& row, std::vector<float> sigmas, con
         std::span(state.latents).subspan(static_cast<std::size_t>(image) * image_elements, image_elements);
     generator.normal(values);
     for (float& value : values) value *= state.sigmas.front();
-    state.noise.push_back(std::move(generator));
+    state.noise.push_back(generator);
   }
   state.history.assign(static_cast<std::size_t>(row.history_count), std::vector<float>(state.latents.size(), 0.0f));
   return state;
