@@ -8,6 +8,7 @@
 #include <new>
 
 #include "api/json_writer.h"
+#include "base/check.h"
 
 namespace octavo::api::a1111 {
 namespace {
@@ -21,15 +22,17 @@ constexpr std::size_t kMaxParsedBytes = 64 << 20;
 /// Heap memory up to a limit, then bad_alloc.
 class LimitedMemory final : public json::memory_resource {
  private:
+  // Boost.JSON frees some blocks with another alignment than it asked for them; no value needs more than the default.
   void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+    OCTAVO_CHECK(alignment <= __STDCPP_DEFAULT_NEW_ALIGNMENT__, "alignment {}", alignment);
     if (bytes > kMaxParsedBytes - used_) throw std::bad_alloc();
-    void* memory = ::operator new(bytes, std::align_val_t(alignment));
+    void* memory = ::operator new(bytes);
     used_ += bytes;
     return memory;
   }
-  void do_deallocate(void* memory, std::size_t bytes, std::size_t alignment) override {
+  void do_deallocate(void* memory, std::size_t bytes, std::size_t) override {
     used_ -= bytes;
-    ::operator delete(memory, std::align_val_t(alignment));
+    ::operator delete(memory);
   }
   bool do_is_equal(const json::memory_resource& other) const noexcept override { return this == &other; }
 
