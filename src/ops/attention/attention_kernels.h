@@ -1,4 +1,4 @@
-// The rows of the attention table and the products inside them.
+// The rows of the attention table.
 #pragma once
 
 #include "ops/attention/attention.h"
@@ -10,25 +10,5 @@ void attention_reference(ExecutionContext& context, const AttentionArgs& args, v
 bool attention_flash_supports(const AttentionArgs& args, const DeviceTraits& traits);
 std::size_t attention_flash_scratch_bytes(const AttentionArgs& args, const DeviceTraits& traits);
 void attention_flash(ExecutionContext& context, const AttentionArgs& args, void* scratch);
-
-/// c[rows, columns] = a[rows, depth] * b[depth, columns] (+ c when `accumulate`), c in f32. `columns` is a multiple of
-/// 16. With bf16, a "depth" is a pair of neighbours: a is [rows, depth][2], b is [depth, columns][2], and strides count
-/// pairs. Each row of c is computed in the same order whatever `rows` is.
-struct TileProduct {
-  const void* a;
-  std::int64_t a_stride;
-  const void* b;
-  std::int64_t b_stride;
-  float* c;
-  std::int64_t c_stride;
-  int rows;
-  int depth;
-  int columns;
-  bool accumulate;
-};
-/// On AVX512-BF16 only: products of pairs summed in f32 by vdpbf16ps.
-void tile_product_bf16(const TileProduct& product);
-/// to[i] = from[i] rounded to nearest even; same machines.
-void narrow_to_bf16(const float* from, BFloat16* to, int count);
 
 }  // namespace octavo::ops

@@ -32,7 +32,7 @@ struct Case {
 };
 
 void check(const Case& c) {
-  TestContext context;
+  TestContext context(1);  // many small cases: waking threads would be most of the time
   const TestTensor q = TestTensor::random(c.dtype, Shape{c.batch, c.heads, c.queries, c.width}, 1, c.spread, 0, c.padding);
   const TestTensor k = TestTensor::random(c.dtype, Shape{c.batch, c.heads, c.keys, c.width}, 2, c.spread, 0, c.padding);
   const TestTensor v = TestTensor::random(c.dtype, Shape{c.batch, c.heads, c.keys, c.width}, 3, 1, 0, c.padding);
@@ -95,7 +95,7 @@ TEST(Attention, large_scores_neither_overflow_nor_lose_the_largest) {
 }
 
 TEST(Attention, weights_are_exponentials_to_a_few_units) {
-  TestContext context;
+  TestContext context(1);
   if (!context.get().traits().has_avx2) return;
   // Two keys: scores 0 and x, values (1, 0) and (0, 1). The outputs' ratio is e^x after two roundings.
   std::vector<float> k(2 * 16);
@@ -143,6 +143,20 @@ TEST(Attention, a_query_does_not_depend_on_its_neighbours) {
           << dtype_name(dtype) << " queries " << begin << " + " << count;
     }
   }
+}
+
+TEST(Attention, threads_do_not_change_a_bit) {
+  TestContext one(1);
+  TestContext three(3);
+  if (!one.get().traits().has_avx2) return;
+  const TestTensor q = TestTensor::random(DType::kF32, Shape{2, 2, 100, 64}, 1);
+  const TestTensor expected(DType::kF32, Shape{2, 100, 128});
+  const TestTensor actual(DType::kF32, Shape{2, 100, 128});
+  for (auto& [context, out] : {std::pair{&one, &expected}, {&three, &actual}}) {
+    attention(context->with_row("attention", "flash"),
+              {.q = q, .k = q, .v = q, .bias = {}, .score_factor = 0.125f, .causal = true, .out = *out});
+  }
+  EXPECT_TRUE(same_bits(actual, expected));
 }
 
 TEST(Attention, a_nan_in_a_query_stays_in_that_query) {

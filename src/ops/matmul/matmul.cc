@@ -22,6 +22,10 @@ KernelTable<MatmulArgs>& matmul_table() {
                                                    .supports = matmul_onednn_supports,
                                                    .scratch_bytes = matmul_onednn_scratch_bytes,
                                                    .run = matmul_onednn},
+                                                  {.name = "panels",
+                                                   .supports = matmul_panels_supports,
+                                                   .scratch_bytes = matmul_panels_scratch_bytes,
+                                                   .run = matmul_panels},
                                                   {.name = "reference", .run = matmul_reference}});
   return table;
 }
@@ -67,6 +71,9 @@ Result<MatmulWeight> pack_matmul_weight(device::Device& device, const TensorView
   MatmulWeight weight{.plain = plain, .packed = nullptr, .packed_for = activation_dtype};
   if (device.traits().kind == DeviceKind::kCpu) {
     OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_onednn_weight(device, plain, activation_dtype));
+    if (weight.packed == nullptr && activation_dtype == DType::kF32 && device.traits().has_avx2) {
+      OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_panels_weight(device, plain));
+    }
   }
   return weight;
 }

@@ -23,8 +23,27 @@ Result<std::shared_ptr<const PackedWeight>> pack_onednn_weight(device::Device& d
 
 /// to[begin, end) = from[begin, end) as f32, exactly; `from` is f16, bf16 or f32.
 void widen_elements(DType dtype, const void* from, float* to, std::int64_t begin, std::int64_t end);
-/// Rows [begin, end): out = residual + gate * activation(product); product [M, N] f32, dense, has its bias already and
-/// is overwritten.
-void finish_product_rows(const MatmulArgs& args, float* product, std::int64_t begin, std::int64_t end);
+
+/// Part of a product before its epilogue.
+struct ProductTile {
+  const float* values;
+  std::int64_t stride;  // between rows of values
+  std::int64_t first_row, rows;
+  std::int64_t first_column, columns;
+  bool adds_bias;
+};
+/// out = residual + gate * activation(values + bias) at the tile's place.
+void finish_product(const MatmulArgs& args, const ProductTile& tile);
+
+bool matmul_panels_supports(const MatmulArgs& args, const DeviceTraits& traits);
+std::size_t matmul_panels_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits);
+void matmul_panels(ExecutionContext& context, const MatmulArgs& args, void* scratch);
+/// Panels for f32 activations.
+Result<std::shared_ptr<const PackedWeight>> pack_panels_weight(device::Device& device, const TensorView& plain);
+
+inline constexpr std::int64_t kPanelColumns = 64;
+inline constexpr std::int64_t kPanelRows = 48;  // a tile of 12 KiB; the panel is read from cache once for 48 rows
+/// Block `block` of kPanelRows rows (counted within each batch row) of the whole product.
+void panel_product(const MatmulArgs& args, const float* panels, std::int64_t block);
 
 }  // namespace octavo::ops

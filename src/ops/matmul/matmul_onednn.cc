@@ -1,4 +1,5 @@
-// matmul on oneDNN's blocked kernels ("brgemm" on AVX-512, "gemm" on AVX2).
+// matmul on oneDNN's blocked AVX-512 kernels ("brgemm"). Its AVX2 product sums the last rows in another order than the
+// others, so that a row would depend on how many there are: there our own panels serve (matmul_panels.cc).
 //
 // Mapping: one primitive for all rows where x and out have dense rows throughout, else one for each batch row; oneDNN
 //   splits rows and columns over its threads. Weights are rearranged once at load into the kernel's own blocks.
@@ -6,7 +7,7 @@
 //   widened, element by element, into scratch at each call: the weight's bytes in memory stay halved for
 //   2 N K / (2 M N K) = 1/M of the work.
 // Epilogue: bias, activation, gate and residual run inside oneDNN's kernel while a tile is in registers where it is
-//   fast (AVX-512, dense rows); else the product goes to scratch and one vectorised pass finishes it.
+//   fast (dense rows); else the product goes to scratch and one vectorised pass finishes it.
 // Bits: brgemm sums each output in order of k whatever M is, so a row's result does not depend on the other rows
 //   (matmul_test.cc compares M = 1..820 bit for bit).
 // FLOPs 2 M N K; bytes M K + N K + M N elements. Fraction of the processor's peak: see op_bench.
@@ -45,16 +46,12 @@ struct Plan {
   std::size_t product_bytes = 0;
 };
 
-Plan plan_of(const MatmulArgs& args, const DeviceTraits& traits) {
+Plan plan_of(const MatmulArgs& args) {
   const Epilogue& epilogue = args.epilogue;
   const std::int64_t rows = matmul_rows(args.x);
-  const bool plain_epilogue =
-      epilogue.activation == Activation::kNone && !epilogue.gate.defined() && !epilogue.residual.defined();
   Plan plan;
-  // oneDNN 2.6: the exact GELU is 20 times slower than the product on bf16; products by a gate fall back to its
-  // reference, and activations run on one thread, without AVX-512; f32 x has no bf16 out.
-  plan.fused = dense_rows(args.out) && (plain_epilogue || traits.has_avx512) &&
-               epilogue.activation != Activation::kGeluErf &&
+  // oneDNN 2.6: the exact GELU is 20 times slower than the product on bf16; f32 x has no bf16 out.
+  plan.fused = dense_rows(args.out) && epilogue.activation != Activation::kGeluErf &&
                (args.x.dtype() == DType::kBF16 || args.out.dtype() == DType::kF32);
   plan.copies_x = !dense_rows(args.x);
   const bool joined = (plan.copies_x || dense(args.x)) && (!plan.fused || dense(args.out)) &&
@@ -157,14 +154,14 @@ bool matmul_onednn_supports(const MatmulArgs& args, const DeviceTraits&) {
 }
 
 std::size_t matmul_onednn_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits) {
-  const Plan plan = plan_of(args, traits);
+  const Plan plan = plan_of(args);
   return plan.weight_bytes + plan.x_bytes + plan.product_bytes + primitive_for(args, plan, traits)->scratchpad_bytes();
 }
 
 void matmul_onednn(ExecutionContext& context, const MatmulArgs& args, void* scratch) {
   const DeviceTraits& traits = context.traits();
   limit_vectors(traits);
-  const Plan plan = plan_of(args, traits);
+  const Plan plan = plan_of(args);
   const auto primitive = primitive_for(args, plan, traits);
   const Epilogue& epilogue = args.epilogue;
   auto* next = static_cast<std::byte*>(scratch);
@@ -194,8 +191,15 @@ void matmul_onednn(ExecutionContext& context, const MatmulArgs& args, void* scra
     primitive->execute(std::span(pointers.data(), count));
   }
   if (plan.fused) return;
+  const std::int64_t width = out.dim(-1);
   device::parallel_for(traits, matmul_rows(out), 16, [&](std::int64_t begin, std::int64_t end) {
-    finish_product_rows(args, out.f32(), begin, end);
+    finish_product(args, {.values = out.f32() + begin * width,
+                          .stride = width,
+                          .first_row = begin,
+                          .rows = end - begin,
+                          .first_column = 0,
+                          .columns = width,
+                          .adds_bias = false});
   });
 }
 
@@ -203,7 +207,7 @@ Result<std::shared_ptr<const PackedWeight>> pack_onednn_weight(device::Device& d
                                                                DType activation_dtype) {
   std::shared_ptr<const PackedWeight> packed;
   const DeviceTraits& traits = device.traits();
-  if (activation_dtype == DType::kBF16 && !traits.has_avx512_bf16) return packed;  // slower than no product at all
+  if (!traits.has_avx512 || (activation_dtype == DType::kBF16 && !traits.has_avx512_bf16)) return packed;
   prepare_onednn(traits);
   const memory::dims shape{plain.dim(1), plain.dim(0)};  // K x N, as the product reads it
   // The layout depends on N, K and the types; the row count stands for any.

@@ -73,13 +73,12 @@ class Product {
   MatmulArgs args_;
 };
 
-/// onednn_packed against reference.
+/// The row that packed weights lead to on this processor ("" = free to choose) against the reference.
 void check(const Case& c) {
-  TestContext context;
-  if (c.x == DType::kBF16 && !context.get().traits().has_avx512_bf16) return;  // only the reference supports it there
+  TestContext context(1);  // many small cases: waking threads would be most of the time
   Product product(context, c);
   const TestTensor expected = product.run(context, "reference");
-  const TestTensor actual = product.run(context, "onednn_packed");
+  const TestTensor actual = product.run(context, "");
   EXPECT_TRUE(expect_close(actual, expected, op_tolerance(c.out))) << c.name();
 }
 
@@ -145,7 +144,7 @@ TEST(Matmul, writes_a_slice_of_a_joint_buffer_and_nothing_else) {
                                              .out = out.view().slice(1, 10, 15)});
   };
   run(expected, "reference");
-  run(actual, "onednn_packed");
+  run(actual, "");
   // The rest of both is still NaN, which kOpF32 takes as equal.
   EXPECT_TRUE(expect_close(actual, expected, kOpF32));
   EXPECT_TRUE(std::isnan(testing::to_floats(actual.view().slice(1, 9, 1))[0]));
@@ -164,7 +163,7 @@ TEST(Matmul, a_row_does_not_depend_on_how_many_there_are) {
       const auto packed = pack_matmul_weight(context.device(), weight, x_dtype);
       ASSERT_TRUE(packed.ok());
       const auto run = [&](std::int64_t begin, std::int64_t rows, const TestTensor& out) {
-        matmul(context.with_row("matmul", "onednn_packed"),
+        matmul(context.with_row("matmul", ""),
                {.x = x.view().slice(0, begin, rows),
                 .weight = *packed,
                 .epilogue = {.bias = bias, .activation = Activation::kGeluTanh, .residual = {}, .gate = {}},
@@ -188,7 +187,7 @@ TEST(Matmul, sixteen_bit_weights_stay_sixteen_bit) {
   const TestTensor weight = TestTensor::random(DType::kF16, Shape{128, 256}, 2);
   const auto packed = pack_matmul_weight(context.device(), weight, DType::kF32);
   ASSERT_TRUE(packed.ok());
-  ASSERT_NE(packed->packed, nullptr);
+  if (packed->packed == nullptr) return;  // below AVX2 only the reference runs
   EXPECT_EQ(packed->packed->byte_count(), 128u * 256u * 2u);
 }
 

@@ -1,10 +1,10 @@
-// The products of bf16 attention on AVX512-BF16, where one instruction multiplies 32 pairs and sums them in f32: twice
+// The tile product on AVX512-BF16, where one instruction multiplies 32 pairs and sums them in f32: twice
 // the rate of f32. Highway 1.0 has no name for it, hence the intrinsics.
 //
 // Mapping: 6 rows by 4 vectors of c live in 24 registers; each step of the depth loads 4 vectors of b and broadcasts 6
 // pairs of a. Only callers that saw DeviceTraits::has_avx512_bf16 come here.
 #include "base/check.h"
-#include "ops/attention/attention_kernels.h"
+#include "ops/tile_product.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
