@@ -130,43 +130,55 @@ struct Tile {
 };
 
 /// Scores of one row become weights e^(score - largest so far); the row's earlier sums are rescaled.
-/// `visible` of the block's keys count, `padded` (whole vectors) are written.
+/// `visible` of the block's keys count, `padded` (whole vectors) are written. Without a bias the factor is applied
+/// inside the exponential's argument, which saves a pass of stores.
 HWY_INLINE void softmax_row(const AttentionArgs& args, const float* bias, int visible, int padded, int width,
                             float* scores, float* sums, float& largest, float& total) {
   const hn::ScalableTag<float> d;
   const int lanes = static_cast<int>(hn::Lanes(d));
-  const auto factor = hn::Set(d, args.score_factor);
   constexpr float kMasked = -std::numeric_limits<float>::infinity();
+  float factor = args.score_factor;
+  if (bias != nullptr) {
+    for (int i = 0; i < visible; ++i) scores[i] = scores[i] * factor + bias[i];
+    factor = 1.0f;
+  } else if (factor <= 0.0f) {  // below, the largest score must be the largest product, and a mask times 0 is no mask
+    for (int i = 0; i < visible; ++i) scores[i] *= factor;
+    factor = 1.0f;
+  }
   for (int i = visible; i < padded; ++i) scores[i] = kMasked;
-  auto row_largest = hn::Set(d, kMasked);
-  for (int i = 0; i < padded; i += lanes) {
-    auto score = hn::Mul(hn::LoadU(d, scores + i), factor);
-    if (bias != nullptr) {
-      if (i + lanes <= visible) {
-        score = hn::Add(score, hn::LoadU(d, bias + i));
-      } else if (i < visible) {
-        HWY_ALIGN float tail[HWY_MAX_BYTES / sizeof(float)] = {};
-        std::copy_n(bias + i, visible - i, tail);
-        score = hn::Add(score, hn::LoadU(d, tail));
-      }
-    }
-    hn::StoreU(score, d, scores + i);
-    row_largest = hn::Max(row_largest, score);
+  auto largest0 = hn::LoadU(d, scores);
+  auto largest1 = largest0;
+  int i = 0;
+  for (; i + 2 * lanes <= padded; i += 2 * lanes) {
+    largest0 = hn::Max(largest0, hn::LoadU(d, scores + i));
+    largest1 = hn::Max(largest1, hn::LoadU(d, scores + i + lanes));
   }
-  const float new_largest = std::max(largest, hn::GetLane(hn::MaxOfLanes(d, row_largest)));
-  const auto shift = hn::Set(d, new_largest);
-  auto sum = hn::Zero(d);
-  for (int i = 0; i < padded; i += lanes) {
-    const auto weight = exp_of_negative(d, hn::Sub(hn::LoadU(d, scores + i), shift));
+  if (i < padded) largest0 = hn::Max(largest0, hn::LoadU(d, scores + i));
+  const float new_largest = std::max(largest, hn::GetLane(hn::MaxOfLanes(d, hn::Max(largest0, largest1))));
+  const auto factors = hn::Set(d, factor);
+  const auto shift = hn::Set(d, new_largest * factor);
+  auto sum0 = hn::Zero(d);
+  auto sum1 = hn::Zero(d);
+  i = 0;
+  for (; i + 2 * lanes <= padded; i += 2 * lanes) {
+    const auto weight0 = exp_of_negative(d, hn::MulSub(hn::LoadU(d, scores + i), factors, shift));
+    const auto weight1 = exp_of_negative(d, hn::MulSub(hn::LoadU(d, scores + i + lanes), factors, shift));
+    hn::StoreU(weight0, d, scores + i);
+    hn::StoreU(weight1, d, scores + i + lanes);
+    sum0 = hn::Add(sum0, weight0);
+    sum1 = hn::Add(sum1, weight1);
+  }
+  if (i < padded) {
+    const auto weight = exp_of_negative(d, hn::MulSub(hn::LoadU(d, scores + i), factors, shift));
     hn::StoreU(weight, d, scores + i);
-    sum = hn::Add(sum, weight);
+    sum0 = hn::Add(sum0, weight);
   }
-  const float row_sum = hn::GetLane(hn::SumOfLanes(d, sum));
+  const float row_sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
   if (total > 0.0f && new_largest != largest) {
-    const float rescale = hn::GetLane(exp_of_negative(d, hn::Set(d, largest - new_largest)));
+    const float rescale = hn::GetLane(exp_of_negative(d, hn::Set(d, (largest - new_largest) * factor)));
     total *= rescale;
-    for (int i = 0; i < width; i += lanes) {
-      hn::StoreU(hn::Mul(hn::LoadU(d, sums + i), hn::Set(d, rescale)), d, sums + i);
+    for (int j = 0; j < width; j += lanes) {
+      hn::StoreU(hn::Mul(hn::LoadU(d, sums + j), hn::Set(d, rescale)), d, sums + j);
     }
   }
   total += row_sum;

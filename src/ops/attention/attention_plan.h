@@ -7,7 +7,7 @@ namespace octavo::ops {
 
 inline constexpr int kQueryTile = 24;      // four groups of 6 rows: what 32 registers hold
 inline constexpr int kPanelKeys = 64;      // four AVX-512 vectors
-inline constexpr int kKeyBlock = 256;      // a tile's scores are 24 KiB: they stay in the first-level cache
+inline constexpr int kKeyBlock = 512;      // a tile of scores is 48 KiB, in the second-level cache; fewer rescalings
 inline constexpr int kMaxHeadWidth = 512;  // the autoencoder's one head; bounds the tile on the stack
 
 struct AttentionPlan {
