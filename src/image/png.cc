@@ -79,7 +79,7 @@ Status prepare_texts(std::span<const PngText> texts, Writer& writer) {
     if (text.text.find('\0') != std::string::npos) return invalid_argument(text.keyword, "contains a NUL byte");
     std::optional<std::string> latin1 = latin1_from_utf8(text.text);
     const bool fits = latin1.has_value();
-    writer.contents.push_back(fits ? std::move(*latin1) : text.text);
+    writer.contents.push_back(fits ? *latin1 : text.text);
     png_text chunk{};
     chunk.compression = fits ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
     chunk.key = const_cast<char*>(text.keyword.c_str());  // libpng copies it

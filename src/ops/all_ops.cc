@@ -46,7 +46,7 @@ std::vector<const KernelTableBase*> all_tables() {
 Status check_overrides(const device::KernelOverrides& overrides) {
   const std::vector<const KernelTableBase*> tables = all_tables();
   for (const auto& [op, row] : overrides) {
-    const auto table = std::find_if(tables.begin(), tables.end(), [&](const auto* t) { return t->op() == op; });
+    const auto table = std::find_if(tables.begin(), tables.end(), [&name = op](const auto* t) { return t->op() == name; });
     if (table == tables.end()) {
       std::string known;
       for (const KernelTableBase* t : tables) known += (known.empty() ? "" : ", ") + std::string(t->op());

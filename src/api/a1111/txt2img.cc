@@ -37,7 +37,7 @@ void txt2img(const Service& service, const std::shared_ptr<http::Exchange>& exch
 
   const auto submitted = service.store.submit(call->request);
   if (!submitted.ok()) return exchange->respond(refuse_submission(service, submitted.status()));
-  const std::string job_id = *submitted;
+  const std::string& job_id = *submitted;
   const Status watched = service.store.on_finished(job_id, [&service, exchange, call](const scheduling::Job& ended) {
     // This is the engine's thread (or one that cancels): pictures are encoded elsewhere.
     exchange->run_on_io([&service, exchange, call, job = ended] {
