@@ -23,14 +23,15 @@ struct GenerationRequest {
   std::string negative_prompt;  // encoded like a prompt; "" is encoded too
   int width = 0;                // pixels; 0 = the model's default
   int height = 0;
-  int steps = 0;                // 0 = the model's default
-  double guidance_scale = -1;   // classifier-free guidance; <= 1 runs the conditional branch only; < 0 = the model's default
-  std::int64_t seed = -1;       // image i of the call uses seed + i; -1 = drawn at random by resolve()
-  int image_count = 1;          // pictures in this call (A1111: batch_size * n_iter)
-  std::string sampler;          // "" = the model's default; names and aliases in sampling's tables
-  std::string schedule;         // "" = the sampler's default
-  int t5_length = 0;            // T5 tokens with padding; 0 = the model's default
-  bool keep_partial = false;    // interrupted: return what is drawn (A1111) instead of an error
+  int steps = 0;  // 0 = the model's default
+  double guidance_scale =
+      -1;                  // classifier-free guidance; <= 1 runs the conditional branch only; < 0 = the model's default
+  std::int64_t seed = -1;  // image i of the call uses seed + i; -1 = drawn at random by resolve()
+  int image_count = 1;     // pictures in this call (A1111: batch_size * n_iter)
+  std::string sampler;     // "" = the model's default; names and aliases in sampling's tables
+  std::string schedule;    // "" = the sampler's default
+  int t5_length = 0;       // T5 tokens with padding; 0 = the model's default
+  bool keep_partial = false;  // interrupted: return what is drawn (A1111) instead of an error
 };
 
 inline constexpr std::size_t kMaxPromptBytes = 64 * 1024;
@@ -38,10 +39,10 @@ inline constexpr int kMaxImageCount = 64;
 
 /// What a loaded model can do; validation and the API's listings read it.
 struct Capabilities {
-  std::string model_name;        // "octavo-tiny"
-  std::string model_hash;        // first 10 hex digits of a hash over the weights' headers; "" when unknown
-  int size_multiple = 16;        // width and height must be multiples of it
-  int min_size = 128;            // pixels a side
+  std::string model_name;  // "octavo-tiny"
+  std::string model_hash;  // first 10 hex digits of a hash over the weights' headers; "" when unknown
+  int size_multiple = 16;  // width and height must be multiples of it
+  int min_size = 128;      // pixels a side
   int max_size = 384;
   int default_width = 256;
   int default_height = 256;
@@ -63,9 +64,9 @@ Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities&
 struct Progress {
   int image_index = 0;  // 0-based picture being drawn
   int image_count = 0;
-  int step = 0;         // steps finished of the current picture
+  int step = 0;  // steps finished of the current picture
   int steps = 0;
-  std::string stage;    // telemetry stage name: "encode_text", "denoise", "decode"
+  std::string stage;         // telemetry stage name: "encode_text", "denoise", "decode"
   double fraction() const {  // of the whole call, 0..1
     if (image_count <= 0 || steps <= 0) return 0.0;
     return (image_index + static_cast<double>(step) / steps) / image_count;
@@ -96,8 +97,8 @@ struct GeneratedImage {
 };
 
 struct GenerationResult {
-  GenerationRequest request;              // resolved: what was really drawn
-  std::vector<GeneratedImage> images;     // fewer than image_count only when interrupted with keep_partial
+  GenerationRequest request;                    // resolved: what was really drawn
+  std::vector<GeneratedImage> images;           // fewer than image_count only when interrupted with keep_partial
   std::map<std::string, double> stage_seconds;  // keyed by telemetry stage names
   bool interrupted = false;
 };
