@@ -6,12 +6,14 @@
 
 #include "base/log.h"
 #include "bench.h"
+#include "device/cpu/idle_spinning.h"
 #include "generate.h"
 #include "inspect.h"
 #include "serve_command.h"
 #include "version.h"
 
 int main(int argc, char** argv) {
+  octavo::device::limit_idle_spinning(argv);  // first: it may start the program again
   octavo::initialise_logging();
   CLI::App app{"Octavo: Stable Diffusion 3.5, served"};
   app.set_version_flag("--version", octavo::app::kVersion);
