@@ -62,8 +62,9 @@ TEST_F(Endpoints, ready_says_draining) {
   ASSERT_TRUE(busy.send(request_bytes("POST", "/sdapi/v1/txt2img", kSmall)));
   generator.wait_until_at_gate();
   const std::string probe = request_bytes("GET", "/v2/health/ready", "");
-  ASSERT_TRUE(prober.send(probe.substr(0, 10)));
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the server has begun to read it
+  // In one piece with a request before it: when that one is answered, the server has begun to read the next.
+  ASSERT_TRUE(prober.send(request_bytes("GET", "/internal/ping", "") + probe.substr(0, 10)));
+  EXPECT_EQ(prober.receive().status, 200);
   server->begin_drain();
   ASSERT_TRUE(prober.send(probe.substr(10)));
   const Answer answer = prober.receive();

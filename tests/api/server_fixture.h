@@ -7,6 +7,7 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/value.hpp>
 #include <memory>
+#include <thread>
 
 #include "api/a1111/errors.h"
 #include "api/routes.h"

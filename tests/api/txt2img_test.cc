@@ -263,8 +263,9 @@ TEST_F(Txt2Img, a_post_that_arrives_while_draining_is_503_and_gets_are_answered)
   const std::string request = request_bytes("POST", "/sdapi/v1/txt2img", kSmall);
   ASSERT_TRUE(busy.send(request));
   generator.wait_until_at_gate();
-  ASSERT_TRUE(prober.send(request.substr(0, 30)));
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until the server has begun to read it
+  // In one piece with a request before it: when that one is answered, the server has begun to read the next.
+  ASSERT_TRUE(prober.send(request_bytes("GET", "/internal/ping", "") + request.substr(0, 30)));
+  EXPECT_EQ(prober.receive().status, 200);
   server->begin_drain();
   ASSERT_TRUE(prober.send(request.substr(30)));
   const Answer refused = prober.receive();
