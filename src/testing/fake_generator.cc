@@ -41,7 +41,7 @@ Result<generation::GenerationResult> FakeGenerator::generate(const generation::G
   if (request.prompt.starts_with(kThrow)) throw std::runtime_error(request.prompt.substr(kThrow.size()));
   generation::GenerationResult result;
   result.request = request;
-  result.stage_seconds = {{"encode_text", 0.001}, {"denoise", 0.01}, {"decode", 0.002}};
+  result.stage_seconds = {{"encode_text", 0.001}, {"denoise", 0.01}, {"decode", 0.002}, {"total", 0.013}};
   generation::Progress progress;
   progress.image_count = request.image_count;
   progress.steps = request.steps;

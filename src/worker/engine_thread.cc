@@ -51,6 +51,7 @@ void EngineThread::run_job(const scheduling::Claim& claim) {
   Status reported;
   if (result.ok()) {
     for (const auto& [stage, stage_seconds] : result->stage_seconds) {
+      if (stage == telemetry::kTotal) continue;  // the run's; the metric is the job's, waiting included
       metrics_.observe(telemetry::metric::kStageSeconds, {stage}, stage_seconds);
     }
     metrics_.observe(telemetry::metric::kStageSeconds, {telemetry::kTotal}, seconds(clock_.now() - claim.submitted_at));
