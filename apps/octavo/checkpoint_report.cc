@@ -20,7 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using boost::json::object;
-using weights::CheckpointPart;
 using weights::DiffusersFolder;
 
 constexpr std::size_t kMostNamed = 4;  // tensors named in one line about values
