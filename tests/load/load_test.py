@@ -2,7 +2,8 @@
 """Many clients against one server: every request is answered, and every answer is its own.
 
     load_test.py --url http://127.0.0.1:7860 --clients 8 --requests 200 --width 128 --height 128 --steps 4
-    load_test.py --start build/release/tests/load/octavo_fake_server --clients 8 --requests 200
+    load_test.py --start "build/release/octavo serve --port 0" --clients 8 --requests 200
+    load_test.py --start "build/release/tests/load/octavo_fake_server 0" --clients 8 --requests 200
 
 Each request has a prompt and a seed of its own; the answer must name both in `parameters`, in `info` and in the text
 inside the PNG, and no two pictures may be equal. A 503 with Retry-After is obeyed and counted, not a loss. Prints
@@ -14,6 +15,7 @@ import hashlib
 import http.client
 import json
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -119,11 +121,12 @@ class Load:
 
 
 def start_server(command):
-    process = subprocess.Popen([command, "0"], stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
-    for line in process.stderr:
+    process = subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+                               errors="replace")
+    for line in process.stdout:
         match = re.search(r"http://[^\s:/]+:\d+", line)
         if match:
-            threading.Thread(target=process.stderr.read, daemon=True).start()  # keeps the pipe empty
+            threading.Thread(target=process.stdout.read, daemon=True).start()  # keeps the pipe empty
             return process, match.group(0)
     raise SystemExit(f"{command} did not say its address")
 
@@ -135,7 +138,7 @@ def percentile(values, share):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:7860")
-    parser.add_argument("--start", metavar="SERVER", help="start this fake server and drive it instead of --url")
+    parser.add_argument("--start", metavar="COMMAND", help="start this server and drive it instead of --url")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--requests", type=int, default=200, help="in all")
     parser.add_argument("--width", type=int, default=128)
