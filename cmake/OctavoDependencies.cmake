@@ -9,6 +9,9 @@ pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)                   # libhw
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)  # libsentencepiece-dev
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)         # libutf8proc-dev
 find_package(PNG REQUIRED)                # libpng-dev
+find_package(ZLIB REQUIRED)               # zlib1g-dev
+find_package(JPEG REQUIRED)               # libjpeg62-turbo-dev
+pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp libwebpdemux libwebpmux)  # libwebp-dev
 find_package(CLI11 REQUIRED)              # libcli11-dev
 find_package(prometheus-cpp REQUIRED CONFIG COMPONENTS core)  # prometheus-cpp-dev
 if(OCTAVO_TESTS)

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/utf8.h"
+#include "image/format.h"
 #include "image/latin1.h"
 
 namespace octavo::image {
@@ -102,7 +103,6 @@ struct Reader {
   std::size_t at = 0;
   Image image;
   std::vector<png_bytep> rows;
-  bool too_large = false;
   png_structp png = nullptr;
   png_infop info = nullptr;
   ~Reader() { png_destroy_read_struct(&png, &info, nullptr); }
@@ -115,26 +115,46 @@ void take(png_structp png, png_bytep out, png_size_t size) {
   reader->at += size;
 }
 
-bool read_header(Reader& reader, std::size_t max_pixels) {
+constexpr std::uint8_t kSignature[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+
+bool matches(Bytes bytes) {
+  return bytes.size() >= sizeof(kSignature) && std::memcmp(bytes.data(), kSignature, sizeof(kSignature)) == 0;
+}
+
+/// From IHDR, which is the first chunk and has a fixed place; libpng checks the rest of it.
+Result<StoredSize> read_size(Bytes bytes, const std::string& subject) {
+  constexpr std::size_t kTypeAt = 12, kWidthAt = 16, kHeightAt = 20, kHeaderEnd = 33;
+  if (!matches(bytes)) return data_corruption(subject, "is not a PNG");
+  if (bytes.size() < kHeaderEnd) return data_corruption(subject, "is a PNG that cannot be read: file ends too early");
+  if (std::memcmp(bytes.data() + kTypeAt, "IHDR", 4) != 0) {
+    return data_corruption(subject, "is a PNG that cannot be read: it does not begin with IHDR");
+  }
+  const png_uint_32 width = png_get_uint_32(bytes.data() + kWidthAt);
+  const png_uint_32 height = png_get_uint_32(bytes.data() + kHeightAt);
+  if (width == 0 || height == 0 || width > PNG_UINT_31_MAX || height > PNG_UINT_31_MAX) {
+    return data_corruption(subject, fmt::format("is a PNG that cannot be read: its size is {}x{}", width, height));
+  }
+  return StoredSize{static_cast<int>(width), static_cast<int>(height)};
+}
+
+bool read_info(Reader& reader) {
   if (setjmp(png_jmpbuf(reader.png)) != 0) return false;
   png_set_read_fn(reader.png, &reader, take);
-  png_set_user_limits(reader.png, 1 << 16, 1 << 16);
-  png_set_chunk_malloc_max(reader.png, 8 << 20);  // one text chunk, inflated
-  png_set_chunk_cache_max(reader.png, 64);
+  png_set_user_limits(reader.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // the caller's own limits are tighter
+  // All but IHDR, PLTE, tRNS, IDAT and IEND is skipped: nothing else changes the pixels, and texts may be bombs.
+  png_set_keep_unknown_chunks(reader.png, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
   png_read_info(reader.png, reader.info);
-  const std::size_t width = png_get_image_width(reader.png, reader.info);
-  const std::size_t height = png_get_image_height(reader.png, reader.info);
-  if (width * height > max_pixels) {
-    reader.too_large = true;
-    return false;
-  }
   png_set_expand(reader.png);  // palettes, fewer than 8 bits, transparency chunks
   png_set_scale_16(reader.png);
-  if (png_get_color_type(reader.png, reader.info) == PNG_COLOR_TYPE_GRAY_ALPHA) png_set_gray_to_rgb(reader.png);
+  if ((png_get_color_type(reader.png, reader.info) & PNG_COLOR_MASK_COLOR) == 0 &&
+      (png_get_color_type(reader.png, reader.info) == PNG_COLOR_TYPE_GRAY_ALPHA ||
+       png_get_valid(reader.png, reader.info, PNG_INFO_tRNS) != 0)) {
+    png_set_gray_to_rgb(reader.png);
+  }
   png_set_interlace_handling(reader.png);
   png_read_update_info(reader.png, reader.info);
-  reader.image.width = static_cast<int>(width);
-  reader.image.height = static_cast<int>(height);
+  reader.image.width = static_cast<int>(png_get_image_width(reader.png, reader.info));
+  reader.image.height = static_cast<int>(png_get_image_height(reader.png, reader.info));
   reader.image.channels = png_get_channels(reader.png, reader.info);
   return true;
 }
@@ -146,24 +166,40 @@ bool read_pixels(Reader& reader) {
   return true;
 }
 
-std::vector<PngText> collect_texts(Reader& reader) {
-  std::vector<PngText> texts;
-  png_textp chunks = nullptr;
-  int count = 0;
-  png_get_text(reader.png, reader.info, &chunks, &count);
-  for (int i = 0; i < count; ++i) {
-    const png_text& chunk = chunks[i];
-    const bool utf8 = chunk.compression >= PNG_ITXT_COMPRESSION_NONE;
-    const std::string content(chunk.text, utf8 ? chunk.itxt_length : chunk.text_length);
-    if (utf8 && !is_valid_utf8(content)) continue;  // a broken comment does not spoil the picture
-    texts.push_back({utf8_from_latin1(chunk.key), utf8 ? content : utf8_from_latin1(content)});
-  }
-  return texts;
-}
-
 void point_rows_into(Image& image, std::vector<png_bytep>& rows) {
   const std::size_t stride = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.channels);
   for (int y = 0; y < image.height; ++y) rows.push_back(image.pixels.data() + stride * static_cast<std::size_t>(y));
+}
+
+/// Grey, RGB or RGBA.
+Result<Image> decode_pixels(Bytes bytes, const std::string& subject) {
+  Reader reader;
+  reader.bytes = bytes;
+  reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader.error, on_error, ignore_warning);
+  if (reader.png != nullptr) reader.info = png_create_info_struct(reader.png);
+  if (reader.info == nullptr) return resource_exhausted(subject, "out of memory");
+  const auto damaged = [&] {
+    return data_corruption(subject, fmt::format("is a PNG that cannot be read: {}", reader.error.message));
+  };
+  if (!read_info(reader)) return damaged();
+  reader.image.pixels.resize(reader.image.byte_count());
+  point_rows_into(reader.image, reader.rows);
+  if (!read_pixels(reader)) return damaged();
+  return std::move(reader.image);
+}
+
+std::vector<std::uint8_t> read_exif(Bytes bytes) {
+  const Bytes exif = find_png_exif(bytes);
+  return {exif.begin(), exif.end()};
+}
+
+Result<Image> decode(Bytes bytes, const std::string& subject) {
+  OCTAVO_ASSIGN_OR_RETURN(Image image, decode_pixels(bytes, subject));
+  if (image.channels != 1) return image;
+  Image rgb{image.width, image.height, 3, {}};
+  rgb.pixels.reserve(rgb.byte_count());
+  for (const std::uint8_t grey : image.pixels) rgb.pixels.insert(rgb.pixels.end(), 3, grey);
+  return rgb;
 }
 
 }  // namespace
@@ -192,22 +228,16 @@ Result<std::vector<std::uint8_t>> encode_png(const Image& image, std::span<const
 }
 
 Result<DecodedPng> decode_png(std::span<const std::uint8_t> bytes, std::size_t max_pixels) {
-  Reader reader;
-  reader.bytes = bytes;
-  reader.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &reader.error, on_error, ignore_warning);
-  if (reader.png != nullptr) reader.info = png_create_info_struct(reader.png);
-  if (reader.info == nullptr) return resource_exhausted("png", "out of memory");
-  if (!read_header(reader, max_pixels)) {
-    if (reader.too_large) return resource_exhausted("png", fmt::format("has more than {} pixels", max_pixels));
-    return data_corruption("png", reader.error.message);
+  OCTAVO_ASSIGN_OR_RETURN(const StoredSize size, read_size(bytes, "png"));
+  if (static_cast<std::size_t>(size.width) * static_cast<std::size_t>(size.height) > max_pixels) {
+    return resource_exhausted("png", fmt::format("has more than {} pixels", max_pixels));
   }
-  reader.image.pixels.resize(reader.image.byte_count());
-  point_rows_into(reader.image, reader.rows);
-  if (!read_pixels(reader)) return data_corruption("png", reader.error.message);
   DecodedPng decoded;
-  decoded.texts = collect_texts(reader);
-  decoded.image = std::move(reader.image);
+  OCTAVO_ASSIGN_OR_RETURN(decoded.image, decode_pixels(bytes, "png"));
+  decoded.texts = read_png_texts(bytes);
   return decoded;
 }
+
+const Format kPngFormat{"PNG", matches, read_size, read_exif, decode};
 
 }  // namespace octavo::image

@@ -9,14 +9,9 @@
 
 #include "base/status.h"
 #include "image/image.h"
+#include "image/png_chunks.h"
 
 namespace octavo::image {
-
-/// A text chunk: keyword 1 to 79 printable Latin-1 characters; text is UTF-8.
-struct PngText {
-  std::string keyword;
-  std::string text;
-};
 
 struct PngOptions {
   /// zlib level 0 to 9. On drawn pictures of 256x256 (png_bench.cc) level 4 makes the smallest file of all: 11 ms and

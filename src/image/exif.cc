@@ -1,0 +1,156 @@
+#include "image/exif.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <string_view>
+
+#include "base/utf8.h"
+
+namespace octavo::image {
+namespace {
+
+constexpr std::uint16_t kOrientation = 0x0112;
+constexpr std::uint16_t kExifFolder = 0x8769;
+constexpr std::uint16_t kUserComment = 0x9286;
+constexpr std::uint16_t kShort = 3, kLong = 4, kUndefined = 7;  // field types
+
+struct Field {
+  std::uint16_t type = 0;
+  std::uint32_t count = 0;
+  std::size_t value_at = 0;  // of the four bytes that hold the value or its offset
+};
+
+/// Numbers of a TIFF in its byte order; nothing beyond its end.
+class Tiff {
+ public:
+  Tiff(std::span<const std::uint8_t> bytes, bool big_endian) : bytes_(bytes), big_endian_(big_endian) {}
+
+  std::optional<std::uint16_t> u16(std::size_t at) const {
+    if (bytes_.size() < 2 || at > bytes_.size() - 2) return std::nullopt;
+    const unsigned first = bytes_[at], second = bytes_[at + 1];
+    return static_cast<std::uint16_t>(big_endian_ ? first << 8 | second : second << 8 | first);
+  }
+
+  std::optional<std::uint32_t> u32(std::size_t at) const {
+    const auto first = u16(at), second = u16(at + 2);
+    if (!first || !second) return std::nullopt;
+    return big_endian_ ? std::uint32_t{*first} << 16 | *second : std::uint32_t{*second} << 16 | *first;
+  }
+
+  /// The field `tag` of the folder that begins at `folder`.
+  std::optional<Field> find(std::size_t folder, std::uint16_t tag) const {
+    const auto count = u16(folder);
+    if (!count) return std::nullopt;
+    for (std::size_t i = 0; i < *count; ++i) {
+      const std::size_t at = folder + 2 + 12 * i;
+      const auto found = u16(at), type = u16(at + 2);
+      const auto length = u32(at + 4);
+      if (!found || !type || !length || !u32(at + 8)) return std::nullopt;
+      if (*found == tag) return Field{*type, *length, at + 8};
+    }
+    return std::nullopt;
+  }
+
+  /// The bytes of a kUndefined field: inside the field when they fit, else where it points.
+  std::span<const std::uint8_t> bytes_of(const Field& field) const {
+    const std::size_t at = field.count <= 4 ? field.value_at : *u32(field.value_at);
+    if (at > bytes_.size() || field.count > bytes_.size() - at) return {};
+    return bytes_.subspan(at, field.count);
+  }
+
+ private:
+  std::span<const std::uint8_t> bytes_;
+  bool big_endian_;
+};
+
+void append_utf8(std::string& out, std::uint32_t code) {
+  const auto trail = [code](int shift) { return static_cast<char>(0x80 | ((code >> shift) & 0x3F)); };
+  if (code < 0x80) {
+    out += static_cast<char>(code);
+  } else if (code < 0x800) {
+    out += static_cast<char>(0xC0 | (code >> 6));
+    out += trail(0);
+  } else if (code < 0x10000) {
+    out += static_cast<char>(0xE0 | (code >> 12));
+    out += trail(6);
+    out += trail(0);
+  } else {
+    out += static_cast<char>(0xF0 | (code >> 18));
+    out += trail(12);
+    out += trail(6);
+    out += trail(0);
+  }
+}
+
+/// EXIF leaves the byte order of its UTF-16 open: AUTOMATIC1111 writes big-endian whatever the file's order, others the
+/// file's own. A mark at the beginning decides, else the side on which the zero bytes of Latin letters lie.
+bool is_big_endian(std::span<const std::uint8_t> text) {
+  if (text[0] == 0xFE && text[1] == 0xFF) return true;
+  if (text[0] == 0xFF && text[1] == 0xFE) return false;
+  std::size_t high_first = 0, low_first = 0;
+  for (std::size_t i = 0; i + 1 < text.size(); i += 2) {
+    if (text[i] == 0) ++high_first;
+    if (text[i + 1] == 0) ++low_first;
+  }
+  return high_first >= low_first;
+}
+
+std::string utf8_from_utf16(std::span<const std::uint8_t> text) {
+  std::string out;
+  if (text.size() < 2) return out;
+  const std::size_t high = is_big_endian(text) ? 0 : 1;
+  const auto unit = [&](std::size_t i) { return static_cast<std::uint32_t>(text[i + high] << 8 | text[i + 1 - high]); };
+  for (std::size_t i = 0; i + 1 < text.size(); i += 2) {
+    std::uint32_t code = unit(i);
+    if (i == 0 && code == 0xFEFF) continue;
+    if (code >= 0xD800 && code < 0xDC00 && i + 3 < text.size() && unit(i + 2) >= 0xDC00 && unit(i + 2) < 0xE000) {
+      code = 0x10000 + ((code - 0xD800) << 10) + (unit(i + 2) - 0xDC00);
+      i += 2;
+    } else if (code >= 0xD800 && code < 0xE000) {
+      code = 0xFFFD;  // half of a pair
+    }
+    append_utf8(out, code);
+  }
+  return out;
+}
+
+/// Eight bytes name the code, the text follows.
+std::string comment_text(std::span<const std::uint8_t> field) {
+  constexpr std::size_t kCodeBytes = 8;
+  if (field.size() < kCodeBytes) return {};
+  const std::string_view code(reinterpret_cast<const char*>(field.data()), kCodeBytes);
+  const auto content = field.subspan(kCodeBytes);
+  std::string text;
+  if (code == std::string_view("UNICODE\0", kCodeBytes)) {
+    text = utf8_from_utf16(content);
+  } else if (code == std::string_view("ASCII\0\0\0", kCodeBytes) ||
+             code == std::string_view("\0\0\0\0\0\0\0\0", kCodeBytes)) {
+    text.assign(content.begin(), content.end());
+    if (!is_valid_utf8(text)) return {};
+  }
+  text.resize(std::min(text.size(), text.find('\0')));  // some writers pad with zeros
+  return text;
+}
+
+}  // namespace
+
+Exif parse_exif(std::span<const std::uint8_t> tiff) {
+  Exif exif;
+  constexpr std::size_t kHeaderBytes = 8;
+  if (tiff.size() < kHeaderBytes || tiff[0] != tiff[1] || (tiff[0] != 'I' && tiff[0] != 'M')) return exif;
+  const Tiff reader(tiff, tiff[0] == 'M');
+  if (reader.u16(2) != 42) return exif;
+  const std::size_t root = *reader.u32(4);
+  if (const auto field = reader.find(root, kOrientation); field && field->type == kShort && field->count == 1) {
+    const int orientation = *reader.u16(field->value_at);
+    if (orientation >= 1 && orientation <= 8) exif.orientation = orientation;
+  }
+  const auto folder = reader.find(root, kExifFolder);
+  if (!folder || folder->type != kLong || folder->count != 1) return exif;
+  const auto comment = reader.find(*reader.u32(folder->value_at), kUserComment);
+  if (comment && comment->type == kUndefined) exif.user_comment = comment_text(reader.bytes_of(*comment));
+  return exif;
+}
+
+}  // namespace octavo::image
