@@ -1,7 +1,9 @@
 #include "testing/expect_close.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -10,12 +12,18 @@ namespace {
 
 double element(const TensorView& view, std::int64_t offset) {
   switch (view.dtype()) {
-    case DType::kF32: return static_cast<const float*>(view.data())[offset];
-    case DType::kF16: return to_float(static_cast<const Float16*>(view.data())[offset]);
-    case DType::kBF16: return to_float(static_cast<const BFloat16*>(view.data())[offset]);
-    case DType::kI8: return static_cast<const std::int8_t*>(view.data())[offset];
-    case DType::kI32: return static_cast<const std::int32_t*>(view.data())[offset];
-    default: break;
+    case DType::kF32:
+      return static_cast<const float*>(view.data())[offset];
+    case DType::kF16:
+      return to_float(static_cast<const Float16*>(view.data())[offset]);
+    case DType::kBF16:
+      return to_float(static_cast<const BFloat16*>(view.data())[offset]);
+    case DType::kI8:
+      return static_cast<const std::int8_t*>(view.data())[offset];
+    case DType::kI32:
+      return static_cast<const std::int32_t*>(view.data())[offset];
+    default:
+      break;
   }
   OCTAVO_CHECK(false, "{} cannot be compared", dtype_name(view.dtype()));
 }
@@ -58,9 +66,15 @@ void poison(const TensorView& view) {
   for_each_offset(view, [&](std::int64_t offset) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     switch (view.dtype()) {
-      case DType::kF32: static_cast<float*>(view.data())[offset] = nan; break;
-      case DType::kF16: static_cast<Float16*>(view.data())[offset] = to_float16(nan); break;
-      case DType::kBF16: static_cast<BFloat16*>(view.data())[offset] = to_bfloat16(nan); break;
+      case DType::kF32:
+        static_cast<float*>(view.data())[offset] = nan;
+        break;
+      case DType::kF16:
+        static_cast<Float16*>(view.data())[offset] = to_float16(nan);
+        break;
+      case DType::kBF16:
+        static_cast<BFloat16*>(view.data())[offset] = to_bfloat16(nan);
+        break;
       default:
         std::memset(static_cast<std::byte*>(view.data()) + offset * static_cast<std::int64_t>(dtype_size(view.dtype())),
                     0x7F, dtype_size(view.dtype()));
@@ -111,14 +125,46 @@ Difference compare(const TensorView& actual, const TensorView& expected) {
                                          << expected.shape().to_string();
   }
   const Difference difference = compare(actual, expected);
-  const bool close = difference.relative_error <= tolerance.relative_error &&
-                     difference.max_error <= tolerance.max_error;
-  return (close ? ::testing::AssertionSuccess() : ::testing::AssertionFailure())
-         << fmt::format("relative error {:.3g} (bound {:.3g}), max error {:.3g} (bound {:.3g}) of shape {}: element {} is "
-                        "{:.9g}, expected {:.9g}; tolerance {}: {}",
-                        difference.relative_error, tolerance.relative_error, difference.max_error, tolerance.max_error,
-                        actual.shape().to_string(), difference.worst_index, difference.worst_actual,
-                        difference.worst_expected, tolerance.name, tolerance.reason);
+  const bool close =
+      difference.relative_error <= tolerance.relative_error && difference.max_error <= tolerance.max_error;
+  return (close ? ::testing::AssertionSuccess() : ::testing::AssertionFailure()) << fmt::format(
+             "relative error {:.3g} (bound {:.3g}), max error {:.3g} (bound {:.3g}) of shape {}: element {} is "
+             "{:.9g}, expected {:.9g}; tolerance {}: {}",
+             difference.relative_error, tolerance.relative_error, difference.max_error, tolerance.max_error,
+             actual.shape().to_string(), difference.worst_index, difference.worst_actual, difference.worst_expected,
+             tolerance.name, tolerance.reason);
+}
+
+::testing::AssertionResult expect_pictures_close(std::span<const std::uint8_t> actual,
+                                                 std::span<const std::uint8_t> expected, int channels,
+                                                 const PictureTolerance& tolerance) {
+  OCTAVO_CHECK(channels > 0, "{} channels", channels);
+  const auto width = static_cast<std::size_t>(channels);
+  if (actual.size() != expected.size() || actual.empty() || actual.size() % width != 0) {
+    return ::testing::AssertionFailure() << actual.size() << " bytes of pixels, expected " << expected.size();
+  }
+  const std::size_t pixels = actual.size() / width;
+  std::size_t close_pixels = 0;
+  std::size_t worst_pixel = 0;
+  int worst = 0;
+  for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
+    int levels = 0;
+    for (std::size_t i = pixel * width; i < (pixel + 1) * width; ++i) {
+      levels = std::max(levels, std::abs(static_cast<int>(actual[i]) - static_cast<int>(expected[i])));
+    }
+    if (levels <= tolerance.close_levels) ++close_pixels;
+    if (levels > worst) {
+      worst = levels;
+      worst_pixel = pixel;
+    }
+  }
+  const double fraction = static_cast<double>(close_pixels) / static_cast<double>(pixels);
+  const bool close = fraction >= tolerance.close_fraction && worst <= tolerance.max_levels;
+  return (close ? ::testing::AssertionSuccess() : ::testing::AssertionFailure()) << fmt::format(
+             "{:.4f} % of {} pixels within {} of 255 (bound {:.4f} %), the worst, {}, {} apart (bound {}); "
+             "tolerance {}: {}",
+             100 * fraction, pixels, tolerance.close_levels, 100 * tolerance.close_fraction, worst_pixel, worst,
+             tolerance.max_levels, tolerance.name, tolerance.reason);
 }
 
 }  // namespace octavo::testing

@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <set>
+#include <string>
 #include <vector>
 
 namespace octavo::testing {
@@ -50,8 +52,8 @@ TEST(ExpectClose, reads_strides_and_dtypes) {
 
 TEST(ExpectClose, another_shape_fails_with_both_shapes) {
   const std::vector<float> a(4);
-  const auto result = expect_close(TensorView(a.data(), DType::kF32, Shape{4}),
-                                   TensorView(a.data(), DType::kF32, Shape{2, 2}), kOpF32);
+  const auto result =
+      expect_close(TensorView(a.data(), DType::kF32, Shape{4}), TensorView(a.data(), DType::kF32, Shape{2, 2}), kOpF32);
   EXPECT_FALSE(result);
   EXPECT_NE(std::string(result.message()).find("[2, 2]"), std::string::npos);
 }
@@ -71,6 +73,27 @@ TEST(Tolerances, names_are_unique_and_each_has_a_reason) {
     EXPECT_TRUE(names.insert(tolerance.name).second) << tolerance.name;
     EXPECT_FALSE(tolerance.reason.empty()) << tolerance.name;
   }
+}
+
+TEST(ExpectPicturesClose, counts_pixels_and_bounds_the_worst) {
+  const PictureTolerance tolerance{"t", 0.75, 1, 3, "reason"};
+  const std::vector<std::uint8_t> expected = {10, 20, 30, 40, 50, 60, 70, 80, 90, 0, 255, 128};
+  EXPECT_TRUE(expect_pictures_close(expected, expected, 3, tolerance));
+  std::vector<std::uint8_t> actual = expected;
+  actual[1] += 1;   // near
+  actual[10] -= 3;  // one pixel of four is further
+  EXPECT_TRUE(expect_pictures_close(actual, expected, 3, tolerance));
+  actual[11] += 3;  // the same pixel
+  EXPECT_TRUE(expect_pictures_close(actual, expected, 3, tolerance));
+  actual[0] -= 2;  // a second one
+  EXPECT_FALSE(expect_pictures_close(actual, expected, 3, tolerance));
+  actual = expected;
+  actual[6] += 4;
+  const auto far = expect_pictures_close(actual, expected, 3, tolerance);
+  EXPECT_FALSE(far);
+  EXPECT_NE(std::string(far.message()).find("the worst, 2, 4 apart"), std::string::npos) << far.message();
+  EXPECT_FALSE(expect_pictures_close({expected.data(), 9}, expected, 3, tolerance));
+  EXPECT_FALSE(expect_pictures_close({}, {}, 3, tolerance));
 }
 
 }  // namespace

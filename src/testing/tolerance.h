@@ -28,8 +28,22 @@ extern const Tolerance kOpBf16Rounded;
 extern const Tolerance kForwardF32;
 /// The same in bf16 arithmetic against f32.
 extern const Tolerance kForwardBf16;
+/// Latents after a whole denoise loop in f32 against PyTorch's.
+extern const Tolerance kTrajectoryF32;
 
-/// Every row, for docs/numerics.md and the test that it is sane.
+/// 8-bit pictures: at least `close_fraction` of the pixels (all channels of them) at most `close_levels` of 255 apart,
+/// and none more than `max_levels`.
+struct PictureTolerance {
+  std::string_view name;
+  double close_fraction = 1;
+  int close_levels = 0;
+  int max_levels = 0;
+  std::string_view reason;
+};
+/// A picture drawn in f32 against diffusers' of the same seed and settings.
+extern const PictureTolerance kPictureF32;
+
+/// Every row of the first kind, for docs/numerics.md and the test that it is sane.
 std::span<const Tolerance> all_tolerances();
 
 }  // namespace octavo::testing

@@ -11,6 +11,12 @@ Fixture::Fixture(const std::string& name) {
   file_ = *std::move(file);
 }
 
+const std::string& Fixture::metadata(const std::string& key) const {
+  const auto found = file_->metadata().find(key);
+  OCTAVO_CHECK(found != file_->metadata().end(), "{} has no metadata {}", file_->path().string(), key);
+  return found->second;
+}
+
 bool Fixture::contains(const std::string& tensor) const { return file_->tensors().contains(tensor); }
 
 TensorView Fixture::operator[](const std::string& tensor) const {

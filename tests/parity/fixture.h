@@ -15,6 +15,8 @@ class Fixture {
   /// `name` is relative to the fixtures folder: "ops/norm.safetensors".
   explicit Fixture(const std::string& name);
 
+  /// An entry of the file's metadata.
+  const std::string& metadata(const std::string& key) const;
   bool contains(const std::string& tensor) const;
   /// Valid while the fixture lives; must not be written to.
   TensorView operator[](const std::string& tensor) const;

@@ -1,6 +1,7 @@
 // Encoders, transformer and decoder on random weights against transformers and diffusers
 // (tools/reference/record_models.py): several heads, depths and widths, 16-bit weights of both kinds, non-square
-// latents, one to four rows, T5 lengths 77, 256 and 512.
+// latents, one to four rows, T5 lengths 77, 256 and 512. What differs is named by the first tap that does.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -13,6 +14,7 @@
 #include "models/mmdit/mmdit.h"
 #include "models/t5/t5_encoder.h"
 #include "testing/expect_close.h"
+#include "tests/parity/divergence_finder.h"
 #include "tests/parity/fixture.h"
 #include "tests/parity/recipe_model.h"
 
@@ -129,10 +131,19 @@ TEST_P(ModelParity, transformer_equals_diffusers_block_by_block) {
   DivergenceFinder taps(fixture_);
   const Tensor velocity = run_transformer(*mmdit, 0, recorded.dim(0), &taps);
   EXPECT_EQ(taps.first_divergence(), "");
-  if (GetParam() == "small") {
-    EXPECT_GE(taps.compared(), 8);
-  }
+  // Three embeddings, image and text of every block (the last drops its text), the velocity.
+  EXPECT_EQ(taps.compared(), 3 + 2 * mmdit->config().layers - 1 + 1);
   EXPECT_TRUE(expect_close(velocity.view, recorded, kForwardF32));
+}
+
+TEST_P(ModelParity, transformer_equals_diffusers_at_every_batch_size) {
+  const auto mmdit = models::Mmdit::load(machine_.device(), model_.part("transformer"), kF32);
+  ASSERT_TRUE(mmdit.ok()) << mmdit.status().to_string();
+  const TensorView recorded = fixture_["transformer.velocity"];
+  for (std::int64_t rows = 1; rows < recorded.dim(0); ++rows) {
+    const Tensor velocity = run_transformer(*mmdit, recorded.dim(0) - rows, rows, nullptr);
+    EXPECT_TRUE(expect_close(velocity.view, recorded.slice(0, recorded.dim(0) - rows, rows), kForwardF32)) << rows;
+  }
 }
 
 TEST_P(ModelParity, transformer_in_bf16_stays_near) {
@@ -170,6 +181,37 @@ TEST_P(ModelParity, decoder_equals_diffusers_stage_by_stage) {
   });
   EXPECT_EQ(taps.first_divergence(), "");
   EXPECT_TRUE(expect_close(picture.view, recorded, kForwardF32));
+}
+
+TEST(DivergenceFinder, names_the_first_tap_that_differs) {
+  const Fixture fixture("models/two_heads.safetensors");
+  DivergenceFinder taps(fixture);
+  const auto show = [&](const std::string& tap, std::int64_t count, std::int64_t wrong_from) {
+    // A tensor whose thinned values are the recorded ones, from `wrong_from` on a thousandth too large.
+    const TensorView recorded = fixture[tap];
+    std::vector<float> values(static_cast<std::size_t>(count), 0.0f);
+    for (std::int64_t i = 0; i < recorded.element_count(); ++i) {
+      values[i * DivergenceFinder::kTapStride] = recorded.f32()[i] * (i < wrong_from ? 1.0f : 1.001f);
+    }
+    taps.on_tensor(tap, TensorView(values.data(), kF32, Shape{count}));
+  };
+  constexpr std::int64_t kAll = 1 << 20;
+  const std::string blocks = "transformer.transformer_blocks.";
+  show(blocks + "0.image", 4 * 15 * 128, kAll);
+  EXPECT_EQ(taps.first_divergence(), "");
+  show(blocks + "1.image", 4 * 15 * 128, 3);
+  show(blocks + "2.image", 4 * 15 * 128, 0);
+  EXPECT_THAT(taps.first_divergence(), ::testing::StartsWith(blocks + "1.image: relative error"));
+  taps.on_tensor("not.recorded", fixture[blocks + "0.image"]);
+  EXPECT_EQ(taps.compared(), 3);
+}
+
+TEST(DivergenceFinder, a_tap_of_another_size_is_a_divergence) {
+  const Fixture fixture("models/two_heads.safetensors");
+  DivergenceFinder taps(fixture);
+  std::vector<float> values(100);
+  taps.on_tensor("transformer.pos_embed", TensorView(values.data(), kF32, Shape{100}));
+  EXPECT_THAT(taps.first_divergence(), ::testing::StartsWith("transformer.pos_embed: shape [100]"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Recorded, ModelParity, ::testing::Values("small", "two_heads", "three_heads"),

@@ -5,7 +5,8 @@
 #include <boost/json.hpp>
 #include <fstream>
 
-#include "testing/expect_close.h"
+#include "tests/parity/fixture.h"
+#include "weights/safetensors.h"
 
 namespace octavo::parity {
 namespace fs = std::filesystem;
@@ -26,12 +27,6 @@ float recipe_value(std::uint64_t seed, std::uint64_t index) {
   return static_cast<float>(z >> 40) * 0x1p-23f - 1.0f;
 }
 
-boost::json::object read_metadata(const std::string& fixture_name) {
-  const auto file = weights::SafetensorsFile::open(fs::path(OCTAVO_SOURCE_DIR) / "tests/parity/fixtures" / fixture_name);
-  OCTAVO_CHECK(file.ok(), "{}", file.status().to_string());
-  return boost::json::parse((*file)->metadata().at("model")).get_object();
-}
-
 void write_text(const fs::path& path, const std::string& text) { std::ofstream(path) << text; }
 
 }  // namespace
@@ -40,7 +35,7 @@ RecipeModel::RecipeModel(const std::string& fixture_name) {
   std::string pattern = (fs::temp_directory_path() / "octavo-recipe-XXXXXX").string();
   OCTAVO_CHECK(mkdtemp(pattern.data()) != nullptr, "no temporary folder");
   root_ = pattern;
-  const boost::json::object metadata = read_metadata(fixture_name);
+  const auto metadata = boost::json::parse(Fixture(fixture_name).metadata("model")).get_object();
   const DType dtype = metadata.at("dtype").as_string() == "F16" ? DType::kF16 : DType::kBF16;
   boost::json::object index{{"_class_name", "StableDiffusion3Pipeline"}};
   for (const auto& [name, part] : metadata.at("parts").as_object()) {
@@ -79,19 +74,6 @@ bool RecipeModel::has_part(const std::string& name) const { return fs::exists(ro
 
 weights::CheckpointPart RecipeModel::part(const std::string& name) const {
   return weights::DiffusersFolder::open(root_).value().open_part(name).value();
-}
-
-void DivergenceFinder::on_tensor(std::string_view path, const TensorView& value) {
-  const std::string name(path);
-  if (!fixture_.contains(name)) return;
-  ++compared_;
-  TensorView recorded = fixture_[name];
-  if (recorded.element_count() == value.element_count() && value.contiguous()) {
-    recorded = recorded.reshape(value.shape());  // the recording may keep an extent of one
-  }
-  if (!first_divergence_.empty()) return;
-  const auto close = testing::expect_close(value, recorded, testing::kForwardF32);
-  if (!close) first_divergence_ = name + ": " + close.message();
 }
 
 }  // namespace octavo::parity

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import transformers
 from diffusers import AutoencoderKL, SD3Transformer2DModel
+import taps
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
@@ -71,14 +72,19 @@ def fill(model: torch.nn.Module, dtype: torch.dtype) -> dict:
 
 
 class Recorder:
-    def __init__(self, name: str, dtype: torch.dtype):
-        self.name, self.dtype, self.tensors, self.parts = name, dtype, {}, {}
+    """Collects one file. `whole_taps` keeps every value between the parts; without, the taps are thinned."""
+
+    def __init__(self, name: str, dtype: torch.dtype, whole_taps: bool = False):
+        self.name, self.dtype, self.whole_taps, self.tensors, self.parts = name, dtype, whole_taps, {}, {}
 
     def part(self, name: str, model: torch.nn.Module, config: dict):
         self.parts[name] = {"config": config, "tensors": fill(model, self.dtype)}
 
     def keep(self, name: str, value: torch.Tensor):
         self.tensors[name] = value.detach().contiguous().clone()
+
+    def keep_tap(self, name: str, value: torch.Tensor):
+        self.keep(name, value if self.whole_taps else taps.thinned(value))
 
     def save(self):
         word = {torch.float16: "F16", torch.bfloat16: "BF16"}[self.dtype]
@@ -90,7 +96,7 @@ class Recorder:
         print(path.name, path.stat().st_size)
 
 
-def record_clip(r: Recorder, part: str, batch: int, taps: bool, **sizes):
+def record_clip(r: Recorder, part: str, batch: int, **sizes):
     config = CLIPTextConfig(vocab_size=200, max_position_embeddings=77, eos_token_id=2, bos_token_id=0, **sizes)
     model = CLIPTextModelWithProjection(config)
     r.part(part, model, {key: getattr(config, key) for key in (
@@ -100,17 +106,15 @@ def record_clip(r: Recorder, part: str, batch: int, taps: bool, **sizes):
     for row in range(batch):
         end = 5 + 20 * row
         ids[row, 0], ids[row, end:] = 198, 199  # the end token also pads, as in CLIP-L
+    handles = taps.tap_clip(model, part, r.keep_tap)
     out = model(ids, output_hidden_states=True)
+    taps.remove(handles)
     r.keep(f"{part}.ids", ids.int())
     r.keep(f"{part}.hidden", out.hidden_states[-2])
     r.keep(f"{part}.pooled", out.text_embeds)
-    if taps:
-        r.keep(f"{part}.embeddings", out.hidden_states[0])
-        for i in range(len(out.hidden_states) - 1):
-            r.keep(f"{part}.layers.{i}", out.hidden_states[i + 1])
 
 
-def record_t5(r: Recorder, batch: int, length: int, taps: bool, **sizes):
+def record_t5(r: Recorder, batch: int, length: int, **sizes):
     config = T5Config(vocab_size=150, feed_forward_proj="gated-gelu", dropout_rate=0.0, **sizes)
     model = T5EncoderModel(config)
     r.part("text_encoder_3", model, {key: getattr(config, key) for key in (
@@ -119,16 +123,14 @@ def record_t5(r: Recorder, batch: int, length: int, taps: bool, **sizes):
     ids = torch.randint(3, 150, (batch, length))
     for row in range(batch):
         ids[row, length // (row + 2)], ids[row, length // (row + 2) + 1:] = 1, 0
-    out = model(ids, output_hidden_states=True)
+    handles = taps.tap_t5(model, "text_encoder_3", r.keep_tap)
+    out = model(ids)
+    taps.remove(handles)
     r.keep("text_encoder_3.ids", ids.int())
     r.keep("text_encoder_3.last_hidden_state", out.last_hidden_state)
-    if taps:
-        for i in range(config.num_layers - 1):  # the last entry is after the final norm
-            r.keep(f"text_encoder_3.blocks.{i}", out.hidden_states[i + 1])
 
 
-def record_transformer(r: Recorder, batch: int, tokens: int, height: int, width: int, timestep: float, taps: bool,
-                       **sizes):
+def record_transformer(r: Recorder, batch: int, tokens: int, height: int, width: int, timestep: float, **sizes):
     heads = sizes["num_attention_heads"]
     config = dict(sample_size=16, patch_size=2, in_channels=16, out_channels=16, attention_head_dim=64,
                   caption_projection_dim=64 * heads, dual_attention_layers=[], qk_norm="rms_norm", **sizes)
@@ -137,24 +139,10 @@ def record_transformer(r: Recorder, batch: int, tokens: int, height: int, width:
     latents = torch.randn(batch, 16, height, width)
     text = torch.randn(batch, tokens, config["joint_attention_dim"])
     pooled = torch.randn(batch, config["pooled_projection_dim"])
-    handles = []
-    if taps:
-        def hook(module, tapped):
-            handles.append(module.register_forward_hook(lambda _m, _i, out: tapped(out)))
-        hook(model.pos_embed, lambda out: r.keep("transformer.pos_embed", out))
-        hook(model.context_embedder, lambda out: r.keep("transformer.context_embedder", out))
-        hook(model.time_text_embed, lambda out: r.keep("transformer.time_text_embed", out))
-        for i, block in enumerate(model.transformer_blocks):
-            def keep_block(out, i=i):
-                text_out, image_out = out
-                r.keep(f"transformer.transformer_blocks.{i}.image", image_out)
-                if text_out is not None:
-                    r.keep(f"transformer.transformer_blocks.{i}.text", text_out)
-            hook(block, keep_block)
+    handles = taps.tap_transformer(model, "transformer", r.keep_tap)
     velocity = model(hidden_states=latents, encoder_hidden_states=text, pooled_projections=pooled,
                      timestep=torch.full((batch,), timestep), return_dict=False)[0]
-    for handle in handles:
-        handle.remove()
+    taps.remove(handles)
     r.keep("transformer.latents", latents)
     r.keep("transformer.text", text)
     r.keep("transformer.pooled", pooled)
@@ -162,7 +150,7 @@ def record_transformer(r: Recorder, batch: int, tokens: int, height: int, width:
     r.keep("transformer.velocity", velocity)
 
 
-def record_decoder(r: Recorder, batch: int, height: int, width: int, taps: bool, **sizes):
+def record_decoder(r: Recorder, batch: int, height: int, width: int, **sizes):
     levels = len(sizes["block_out_channels"])
     config = dict(in_channels=3, out_channels=3, latent_channels=16, act_fn="silu", sample_size=64,
                   down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels,
@@ -170,57 +158,46 @@ def record_decoder(r: Recorder, batch: int, height: int, width: int, taps: bool,
     model = AutoencoderKL(**config)
     r.part("vae", model, config)
     latents = torch.randn(batch, 16, height, width)
-
-    def channels_last(value):
-        return value.permute(0, 2, 3, 1)
-
-    handles = []
-    if taps:
-        decoder = model.decoder
-        for name, module in [("conv_in", decoder.conv_in), ("mid_block", decoder.mid_block)] + [
-                (f"up_blocks.{i}", block) for i, block in enumerate(decoder.up_blocks)]:
-            handles.append(module.register_forward_hook(
-                lambda _m, _i, out, name=name: r.keep(f"vae.decoder.{name}", channels_last(out))))
+    handles = taps.tap_decoder(model.decoder, "vae.decoder", r.keep_tap)
     picture = model.decode(latents / config["scaling_factor"] + config["shift_factor"], return_dict=False)[0]
-    for handle in handles:
-        handle.remove()
+    taps.remove(handles)
     r.keep("vae.latents", latents)
-    r.keep("vae.decoder.conv_out", channels_last(picture))
+    r.keep("vae.decoder.conv_out", picture.permute(0, 2, 3, 1))
 
 
 @torch.no_grad()
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(20)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
-    r = Recorder("small", torch.float16)  # every tap; one head, two rows, T5 as long as CLIP
-    record_clip(r, "text_encoder", 2, True, hidden_size=64, num_attention_heads=1, num_hidden_layers=3,
+    r = Recorder("small", torch.float16, whole_taps=True)  # every tap; one head, two rows, T5 as long as CLIP
+    record_clip(r, "text_encoder", 2, hidden_size=64, num_attention_heads=1, num_hidden_layers=3,
                 intermediate_size=96, projection_dim=64, hidden_act="quick_gelu")
-    record_clip(r, "text_encoder_2", 2, True, hidden_size=64, num_attention_heads=2, num_hidden_layers=2,
+    record_clip(r, "text_encoder_2", 2, hidden_size=64, num_attention_heads=2, num_hidden_layers=2,
                 intermediate_size=128, projection_dim=48, hidden_act="gelu")
-    record_t5(r, 2, 77, True, d_model=96, num_heads=3, d_kv=32, d_ff=160, num_layers=3)
-    record_transformer(r, 2, 20, 8, 12, 731.25, True, num_layers=3, num_attention_heads=1, joint_attention_dim=96,
+    record_t5(r, 2, 77, d_model=96, num_heads=3, d_kv=32, d_ff=160, num_layers=3)
+    record_transformer(r, 2, 20, 8, 12, 731.25, num_layers=3, num_attention_heads=1, joint_attention_dim=96,
                        pooled_projection_dim=48, pos_embed_max_size=12)
-    record_decoder(r, 1, 4, 6, True, block_out_channels=[16, 32, 48], layers_per_block=1, norm_num_groups=8)
+    record_decoder(r, 1, 4, 6, block_out_channels=[16, 32, 48], layers_per_block=1, norm_num_groups=8)
     r.save()
 
     r = Recorder("two_heads", torch.bfloat16)  # four rows, 256 T5 tokens, heads narrower than the model
-    record_clip(r, "text_encoder", 4, False, hidden_size=48, num_attention_heads=3, num_hidden_layers=4,
+    record_clip(r, "text_encoder", 4, hidden_size=48, num_attention_heads=3, num_hidden_layers=4,
                 intermediate_size=80, projection_dim=32, hidden_act="quick_gelu")
-    record_t5(r, 1, 256, False, d_model=64, num_heads=2, d_kv=48, d_ff=96, num_layers=2)
-    record_transformer(r, 4, 333 - 256, 6, 10, 1000.0, False, num_layers=4, num_attention_heads=2,
+    record_t5(r, 1, 256, d_model=64, num_heads=2, d_kv=48, d_ff=96, num_layers=2)
+    record_transformer(r, 4, 333 - 256, 6, 10, 1000.0, num_layers=4, num_attention_heads=2,
                        joint_attention_dim=64, pooled_projection_dim=64, pos_embed_max_size=9)
-    record_decoder(r, 2, 5, 3, False, block_out_channels=[32, 32], layers_per_block=2, norm_num_groups=16)
+    record_decoder(r, 2, 5, 3, block_out_channels=[32, 32], layers_per_block=2, norm_num_groups=16)
     r.save()
 
     r = Recorder("three_heads", torch.float16)  # one row, 512 T5 tokens, a tall latent, the deepest
-    record_clip(r, "text_encoder_2", 1, False, hidden_size=128, num_attention_heads=2, num_hidden_layers=2,
+    record_clip(r, "text_encoder_2", 1, hidden_size=128, num_attention_heads=2, num_hidden_layers=2,
                 intermediate_size=160, projection_dim=80, hidden_act="gelu")
-    record_t5(r, 1, 512, False, d_model=48, num_heads=3, d_kv=16, d_ff=64, num_layers=2)
-    record_transformer(r, 1, 77 + 256, 20, 6, 8.929, False, num_layers=6, num_attention_heads=3,
+    record_t5(r, 1, 512, d_model=48, num_heads=3, d_kv=16, d_ff=64, num_layers=2)
+    record_transformer(r, 1, 77 + 256, 20, 6, 8.929, num_layers=6, num_attention_heads=3,
                        joint_attention_dim=80, pooled_projection_dim=96, pos_embed_max_size=16)
-    record_decoder(r, 1, 6, 8, False, block_out_channels=[16, 16, 32, 64], layers_per_block=2, norm_num_groups=4)
+    record_decoder(r, 1, 6, 8, block_out_channels=[16, 16, 32, 64], layers_per_block=2, norm_num_groups=4)
     r.save()
 
 
