@@ -24,6 +24,8 @@ if(OCTAVO_SANITIZE)
 endif()
 
 if(OCTAVO_TESTS)
+  # As limit_idle_spinning() does for the program: several tests run at once, and a spinning thread takes their core.
+  set(OCTAVO_TEST_ENVIRONMENT "GOMP_SPINCOUNT=2000")
   add_custom_target(unit_tests)  # every octavo_<folder>_test; what the sanitizer builds need
 endif()
 
@@ -58,7 +60,7 @@ function(octavo_library folder)
     target_compile_definitions(octavo_${folder}_test PRIVATE OCTAVO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     add_dependencies(unit_tests octavo_${folder}_test)
     add_test(NAME unit_${folder} COMMAND octavo_${folder}_test)
-    set_tests_properties(unit_${folder} PROPERTIES LABELS unit)
+    set_tests_properties(unit_${folder} PROPERTIES LABELS unit ENVIRONMENT "${OCTAVO_TEST_ENVIRONMENT}")
   endif()
   if(OCTAVO_BENCHMARKS AND benches)
     add_executable(octavo_${folder}_bench ${benches})

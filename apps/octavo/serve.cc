@@ -75,14 +75,6 @@ std::string url_of(const ServeOptions& options, int port) {
   return fmt::format("http://{}:{}", host, port);
 }
 
-void log_how_to_call(const std::string& url, const generation::Capabilities& can) {
-  spdlog::info("serving {} at {}", can.model_name, url);
-  spdlog::info(
-      "try: curl -s {}/sdapi/v1/txt2img -H 'Content-Type: application/json' "
-      "-d '{{\"prompt\": \"a red apple\", \"width\": {}, \"height\": {}, \"steps\": {}, \"cfg_scale\": {}}}'",
-      url, can.default_width, can.default_height, can.default_steps, can.default_guidance_scale);
-}
-
 }  // namespace
 
 Status run_server(generation::Generator& generator, const ServeOptions& options) {
@@ -113,7 +105,7 @@ Status run_server(generation::Generator& generator, const ServeOptions& options)
   worker::EngineOptions engine_options;
   if (options.job_time_limit.count() > 0) engine_options.job_time_limit = options.job_time_limit;
   worker::EngineThread engine(store, generator, metrics, engine_options);
-  log_how_to_call(url_of(options, server->port()), generator.capabilities());
+  spdlog::info("serving {} at {}", generator.capabilities().model_name, url_of(options, server->port()));
   if (options.on_listening) options.on_listening(server->port());
 
   signals.wait();
