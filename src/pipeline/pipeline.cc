@@ -15,9 +15,6 @@
 namespace octavo::pipeline {
 namespace {
 
-constexpr int kClipLength = 77;
-constexpr std::size_t kPromptCacheEntries = 64;
-
 /// Adds what passes between its construction and stop() to a stage.
 class StageTimer {
  public:
@@ -52,86 +49,22 @@ struct Pipeline::Run {
   TensorView all_finite;  // [1] i32
 };
 
-Result<const Pipeline::EncodedPrompt*> Pipeline::encode(const std::string& prompt, int t5_length) {
-  for (auto entry = prompts_.begin(); entry != prompts_.end(); ++entry) {
-    if (entry->prompt == prompt && entry->t5_length == t5_length) {
-      prompts_.splice(prompts_.begin(), prompts_, entry);
-      return &prompts_.front();
-    }
-  }
-  const std::int64_t width = model_.mmdit.config().context_width, pooled_width = model_.mmdit.config().pooled_width;
-  const std::int64_t tokens = kClipLength + t5_length;
-  EncodedPrompt encoded;
-  encoded.prompt = prompt;
-  encoded.t5_length = t5_length;
-  const std::size_t floats = static_cast<std::size_t>(tokens * width + pooled_width);
-  const std::size_t id_count = 2 * kClipLength + static_cast<std::size_t>(t5_length);
-  OCTAVO_ASSIGN_OR_RETURN(encoded.buffer, allocate(floats * sizeof(float)));
-  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer id_buffer, allocate(id_count * sizeof(std::int32_t)));
-  auto* values = static_cast<float*>(encoded.buffer.data());
-  encoded.context = TensorView(values, DType::kF32, Shape{tokens, width});
-  encoded.pooled = TensorView(values + tokens * width, DType::kF32, Shape{pooled_width});
-
-  const std::vector<std::int32_t> ids_l = model_.tokenizer_l.encode_padded(prompt, kClipLength);
-  const std::vector<std::int32_t> ids_g = model_.tokenizer_g.encode_padded(prompt, kClipLength);
-  const std::vector<std::int32_t> ids_t5 =
-      model_.encoder_t5 ? model_.tokenizer_t5->encode_padded(prompt, t5_length)
-                        : std::vector<std::int32_t>(static_cast<std::size_t>(t5_length), 0);
-  std::vector<std::int32_t> ids = ids_l;
-  ids.insert(ids.end(), ids_g.begin(), ids_g.end());
-  ids.insert(ids.end(), ids_t5.begin(), ids_t5.end());
-  const std::vector<float> zeros(floats, 0.0f);  // channels that no encoder fills, and all of T5 when there is none
-  device_->copy_to_device(*stream_, encoded.buffer.data(), zeros.data(), encoded.buffer.byte_count());
-  device_->copy_to_device(*stream_, id_buffer.data(), ids.data(), ids.size() * sizeof(std::int32_t));
-  auto* id_data = static_cast<std::int32_t*>(id_buffer.data());
-  encode_into(encoded, TensorView(id_data, DType::kI32, Shape{1, kClipLength}),
-              TensorView(id_data + kClipLength, DType::kI32, Shape{1, kClipLength}),
-              TensorView(id_data + 2 * kClipLength, DType::kI32, Shape{1, t5_length}), model_.encoder_l.eos_row(ids_l),
-              model_.encoder_g.eos_row(ids_g));
-  stream_->synchronize();
-  prompts_.push_front(std::move(encoded));
-  if (prompts_.size() > kPromptCacheEntries) prompts_.pop_back();
-  return &prompts_.front();
-}
-
-/// Context rows: CLIP-L beside CLIP-G over the first 77, T5 below; columns that CLIP leaves free stay zero.
-void Pipeline::encode_into(const EncodedPrompt& target, const TensorView& ids_l, const TensorView& ids_g,
-                           const TensorView& ids_t5, int eos_l, int eos_g) {
-  const std::int64_t width = target.context.dim(1);
-  const TensorView context = target.context.reshape(Shape{1, target.context.dim(0), width});
-  const TensorView pooled = target.pooled.reshape(Shape{1, target.pooled.dim(0)});
-  const std::int64_t width_l = model_.encoder_l.config().width, width_g = model_.encoder_g.config().width;
-  const std::int64_t pooled_l = model_.encoder_l.config().projection, pooled_g = model_.encoder_g.config().projection;
-  const TensorView clip = context.slice(1, 0, kClipLength);
-  model_.encoder_l.encode(*context_, ids_l, {eos_l}, clip.slice(2, 0, width_l), pooled.slice(1, 0, pooled_l));
-  model_.encoder_g.encode(*context_, ids_g, {eos_g}, clip.slice(2, width_l, width_g),
-                          pooled.slice(1, pooled_l, pooled_g));
-  if (model_.encoder_t5) {
-    model_.encoder_t5->encode(*context_, ids_t5, context.slice(1, kClipLength, target.t5_length));
-  }
-}
-
-Status Pipeline::plan(const generation::GenerationRequest& request) {
+Status Pipeline::plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches) {
   const auto& transformer = model_.mmdit.config();
   const int downscale = model_.decoder.config().downscale();
   const std::int64_t height = request.height / downscale, width = request.width / downscale;
-  const std::int64_t tokens = kClipLength + request.t5_length;
-  const std::int64_t rows = sampling::Guidance{static_cast<float>(request.guidance_scale)}.branches();
+  const auto rows = static_cast<std::int64_t>(branches.size());
+  const std::int64_t tokens = branches.front().context_rows();
   arena_.set_measuring(true);
   const auto dry = [](DType dtype, Shape shape) { return TensorView(static_cast<void*>(nullptr), dtype, shape); };
-  EncodedPrompt prompt;
-  prompt.t5_length = request.t5_length;
-  prompt.context = dry(DType::kF32, Shape{tokens, transformer.context_width});
-  prompt.pooled = dry(DType::kF32, Shape{transformer.pooled_width});
-  encode_into(prompt, dry(DType::kI32, Shape{1, kClipLength}), dry(DType::kI32, Shape{1, kClipLength}),
-              dry(DType::kI32, Shape{1, request.t5_length}), 0, 0);
+  for (const TextTokens& branch : branches) text_.plan(*context_, branch);
   models::MmditConditioning conditioning;
   conditioning.rows = rows;
   conditioning.context = dry(DType::kF32, Shape{rows, tokens, transformer.width});
   conditioning.modulations = dry(DType::kF32, Shape{request.steps * rows, model_.mmdit.modulation_width()});
   model_.mmdit.prepare(*context_, dry(DType::kF32, Shape{rows, tokens, transformer.context_width}),
-                       dry(DType::kF32, Shape{rows, transformer.pooled_width}),
-                       dry(DType::kF32, Shape{request.steps}), conditioning);
+                       dry(DType::kF32, Shape{rows, transformer.pooled_width}), dry(DType::kF32, Shape{request.steps}),
+                       conditioning);
   const Shape latent_shape{1, transformer.in_channels, height, width};
   model_.mmdit.predict(*context_, dry(DType::kF32, latent_shape), 0, conditioning,
                        dry(DType::kF32, Shape{rows, transformer.out_channels, height, width}));
@@ -146,9 +79,9 @@ Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& reques
   OCTAVO_CHECK(image_index >= 0 && image_index < request.image_count, "picture {} of {}", image_index,
                request.image_count);
   OCTAVO_ASSIGN_OR_RETURN(const auto* sampler, sampling::find_sampler(request.sampler));
-  OCTAVO_ASSIGN_OR_RETURN(const auto* schedule,
-                          sampling::find_schedule(request.schedule.empty() ? std::string(sampler->default_schedule)
-                                                                           : request.schedule));
+  OCTAVO_ASSIGN_OR_RETURN(
+      const auto* schedule,
+      sampling::find_schedule(request.schedule.empty() ? std::string(sampler->default_schedule) : request.schedule));
   const sampling::Schedule levels =
       sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps});
   const int downscale = model_.decoder.config().downscale();
@@ -165,12 +98,18 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   if (!(shape == Shape{1, transformer.in_channels, request.height / downscale, request.width / downscale})) {
     return data_corruption("denoise state", "its latents " + shape.to_string() + " are not this model's");
   }
-  OCTAVO_RETURN_IF_ERROR(plan(request));
+  const std::vector<TextTokens> branches = text_.tokenize(request);
+  OCTAVO_RETURN_IF_ERROR(plan(request, branches));
   OCTAVO_ASSIGN_OR_RETURN(const auto* row, sampling::find_sampler(state.sampler.sampler));
   OCTAVO_ASSIGN_OR_RETURN(auto sampler, sampling::SamplerRun::create(*device_, *stream_, *row, state.sampler));
-  Run run{std::move(sampler), {static_cast<float>(request.guidance_scale)}, sampling::model_sigmas(*row, state.sampler.sigmas),
-          {}, {}, {}, {}};
-  const std::int64_t rows = run.guidance.branches(), tokens = kClipLength + request.t5_length;
+  Run run{std::move(sampler),
+          {static_cast<float>(request.guidance_scale)},
+          sampling::model_sigmas(*row, state.sampler.sigmas),
+          {},
+          {},
+          {},
+          {}};
+  const std::int64_t rows = run.guidance.branches(), tokens = branches.front().context_rows();
   const std::int64_t calls = static_cast<std::int64_t>(run.model_sigmas.size());
 
   // One block for everything that lives as long as the loop.
@@ -184,7 +123,8 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   const Shape modulation_shape{calls * rows, model_.mmdit.modulation_width()};
   const Shape text_shape{rows, tokens, transformer.context_width}, pooled_shape{rows, transformer.pooled_width};
   const Shape prediction_shape{rows, transformer.out_channels, shape[2], shape[3]};
-  const std::size_t context_at = place(DType::kF32, context_shape), modulation_at = place(DType::kF32, modulation_shape);
+  const std::size_t context_at = place(DType::kF32, context_shape),
+                    modulation_at = place(DType::kF32, modulation_shape);
   const std::size_t text_at = place(DType::kF32, text_shape), pooled_at = place(DType::kF32, pooled_shape);
   const std::size_t timestep_at = place(DType::kF32, Shape{calls});
   const std::size_t prediction_at = place(DType::kF32, prediction_shape), finite_at = place(DType::kI32, Shape{1});
@@ -199,16 +139,13 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   run.all_finite = view(finite_at, DType::kI32, Shape{1});
 
   const TensorView text = view(text_at, DType::kF32, text_shape), pooled = view(pooled_at, DType::kF32, pooled_shape);
-  std::vector<const std::string*> prompts;
-  if (run.guidance.enabled()) prompts.push_back(&request.negative_prompt);
-  prompts.push_back(&request.prompt);
-  for (std::size_t r = 0; r < prompts.size(); ++r) {
-    OCTAVO_ASSIGN_OR_RETURN(const EncodedPrompt* encoded, encode(*prompts[r], request.t5_length));
+  for (std::size_t r = 0; r < branches.size(); ++r) {
+    OCTAVO_ASSIGN_OR_RETURN(const EncodedText encoded, text_.encode(*context_, branches[r]));
     const auto index = static_cast<std::int64_t>(r);
-    ops::cast(*context_, {.x = encoded->context,
-                          .out = text.slice(0, index, 1).reshape(Shape{tokens, transformer.context_width})});
     ops::cast(*context_,
-              {.x = encoded->pooled, .out = pooled.slice(0, index, 1).reshape(Shape{transformer.pooled_width})});
+              {.x = encoded.context, .out = text.slice(0, index, 1).reshape(Shape{tokens, transformer.context_width})});
+    ops::cast(*context_,
+              {.x = encoded.pooled, .out = pooled.slice(0, index, 1).reshape(Shape{transformer.pooled_width})});
   }
   std::vector<float> timesteps;
   for (const float sigma : run.model_sigmas) timesteps.push_back(sigma * static_cast<float>(model_.flow.train_steps));
@@ -253,7 +190,7 @@ Status Pipeline::advance(DenoiseState& state, int until_step, const generation::
 
 Result<image::Image> Pipeline::decode(const DenoiseState& state) {
   const generation::GenerationRequest& request = state.request;
-  OCTAVO_RETURN_IF_ERROR(plan(request));
+  OCTAVO_RETURN_IF_ERROR(plan(request, text_.tokenize(request)));
   const Shape& shape = state.sampler.shape;
   const std::size_t latent_bytes = state.sampler.latents.size() * sizeof(float);
   const Shape picture_shape{1, request.height, request.width, 3};
@@ -297,11 +234,9 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
   {
     report(0, 0, telemetry::kEncodeText);
     StageTimer timer(result.stage_seconds, telemetry::kEncodeText);
-    OCTAVO_RETURN_IF_ERROR(plan(request));
-    if (sampling::Guidance{static_cast<float>(request.guidance_scale)}.enabled()) {
-      OCTAVO_RETURN_IF_ERROR(encode(request.negative_prompt, request.t5_length).status());
-    }
-    OCTAVO_RETURN_IF_ERROR(encode(request.prompt, request.t5_length).status());
+    const std::vector<TextTokens> branches = text_.tokenize(request);
+    OCTAVO_RETURN_IF_ERROR(plan(request, branches));
+    for (const TextTokens& branch : branches) OCTAVO_RETURN_IF_ERROR(text_.encode(*context_, branch).status());
     timer.stop();
   }
   for (int index = 0; index < request.image_count; ++index) {

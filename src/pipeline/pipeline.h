@@ -6,7 +6,6 @@
 #pragma once
 
 #include <filesystem>
-#include <list>
 #include <memory>
 #include <span>
 #include <string>
@@ -15,6 +14,7 @@
 #include "device/execution_context.h"
 #include "generation/generation.h"
 #include "models/sd35/sd35.h"
+#include "pipeline/text_conditioning.h"
 #include "sampling/sampler_state.h"
 
 namespace octavo::pipeline {
@@ -56,7 +56,7 @@ class Pipeline final : public generation::Generator {
 
   DType activation_dtype() const { return dtype_; }
   /// Encoded prompts are kept (the same bits, sooner); benchmarks forget them.
-  void clear_prompt_cache() { prompts_.clear(); }
+  void clear_prompt_cache() { text_.clear_cache(); }
   /// Receives every tapped tensor until set to null.
   void set_tap(device::TapSink* sink) { context_->set_tap(sink); }
   const models::Sd35& model() const { return model_; }
@@ -64,23 +64,12 @@ class Pipeline final : public generation::Generator {
 
  private:
   friend Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options);
-  /// A prompt as the transformer takes it; on the device.
-  struct EncodedPrompt {
-    std::string prompt;
-    int t5_length = 0;
-    device::Buffer buffer;
-    TensorView context;  // [77 + t5_length, context_width] f32
-    TensorView pooled;   // [pooled_width] f32
-  };
   /// What one picture's loop works on, allocated before its first step.
   struct Run;
 
   explicit Pipeline(models::Sd35 model) : model_(std::move(model)) {}
-  Result<const EncodedPrompt*> encode(const std::string& prompt, int t5_length);
-  void encode_into(const EncodedPrompt& target, const TensorView& ids_l, const TensorView& ids_g,
-                   const TensorView& ids_t5, int eos_l, int eos_g);
   /// Grows the arena to the peak of every stage at this request's shape, learnt by a dry run.
-  Status plan(const generation::GenerationRequest& request);
+  Status plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches);
   Result<Run> start_run(const DenoiseState& state);
   Result<device::Buffer> allocate(std::size_t bytes) { return device_->allocate(bytes); }
 
@@ -91,7 +80,7 @@ class Pipeline final : public generation::Generator {
   models::Sd35 model_;
   DType dtype_ = DType::kF32;
   generation::Capabilities capabilities_;
-  std::list<EncodedPrompt> prompts_;  // most recently used first
+  TextConditioner text_{model_};
 };
 
 /// Loads a diffusers folder and logs what was chosen and why. Errors name the file, tensor or flag.
