@@ -11,6 +11,7 @@ namespace octavo::text {
 namespace {
 
 constexpr std::string_view kEndOfWord = "</w>";
+constexpr std::u32string_view kStartLiteral = U"<|startoftext|>", kEndLiteral = U"<|endoftext|>";  // of CLIP's pattern
 
 /// GPT-2's map from bytes to printable code points: 33-126, 161-172 and 174-255 stand for themselves, the others for
 /// U+0100 and on, in order.
@@ -119,9 +120,7 @@ void ClipTokenizer::Tables::append_word(std::string_view bytes, std::vector<std:
     std::int32_t rank;
     std::int32_t left;  // index of the left symbol
     std::int32_t left_id, right_id;
-    bool operator>(const Candidate& other) const {
-      return rank != other.rank ? rank > other.rank : left > other.left;
-    }
+    bool operator>(const Candidate& other) const { return rank != other.rank ? rank > other.rank : left > other.left; }
   };
   const auto count = static_cast<std::int32_t>(bytes.size());
   std::vector<Symbol> word(bytes.size());
@@ -159,11 +158,22 @@ void ClipTokenizer::Tables::append_word(std::string_view bytes, std::vector<std:
   }
 }
 
-/// The pattern 's|'t|'re|'ve|'m|'ll|'d | letters | one number | anything else but whitespace.
+/// The pattern <|startoftext|> | <|endoftext|> | 's|'t|'re|'ve|'m|'ll|'d | letters | one number | anything else but
+/// whitespace. The first two are ordinary text here (only lower-casing made them, or they would have been split off):
+/// they come apart into "<|", letters and "|>" like any text, but what follows them begins a new word.
 void ClipTokenizer::Tables::append_plain(std::string_view text, std::vector<std::int32_t>& ids) const {
   const std::vector<char32_t> points = decode_utf8(text);
   std::size_t at = 0;
+  std::size_t limit = 0;  // no word that begins before it goes beyond it
   std::string bytes;
+  const auto stretch_end = [&](std::size_t begin) {
+    for (const std::u32string_view literal : {kStartLiteral, kEndLiteral}) {
+      if (std::u32string_view(points.data(), points.size()).substr(begin).starts_with(literal)) {
+        return begin + literal.size();
+      }
+    }
+    return points.size();
+  };
   const auto word_end = [&](std::size_t begin) {
     const char32_t first = points[begin];
     if (first == U'\'' && begin + 1 < points.size()) {
@@ -180,8 +190,7 @@ void ClipTokenizer::Tables::append_plain(std::string_view text, std::vector<std:
     if (is_number(first)) return begin + 1;
     const bool letters = is_letter(first);
     std::size_t end = begin + 1;
-    while (end < points.size() && !is_whitespace(points[end]) && !is_number(points[end]) &&
-           is_letter(points[end]) == letters) {
+    while (end < limit && !is_whitespace(points[end]) && !is_number(points[end]) && is_letter(points[end]) == letters) {
       ++end;
     }
     return end;
@@ -191,6 +200,7 @@ void ClipTokenizer::Tables::append_plain(std::string_view text, std::vector<std:
       ++at;
       continue;
     }
+    if (at >= limit || limit == points.size()) limit = stretch_end(at);
     const std::size_t end = word_end(at);
     bytes.clear();
     for (; at < end; ++at) append_utf8(bytes, points[at]);

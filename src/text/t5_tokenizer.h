@@ -1,4 +1,6 @@
-// T5's tokenizer: a sentencepiece unigram model (Kudo 2018), with the special tokens of transformers around it.
+// T5's tokenizer: a sentencepiece unigram model (Kudo 2018) with the normalisation, words and special tokens of
+// transformers around it: equal id for id to T5TokenizerFast, which differs from sentencepiece alone in how clusters of
+// combining marks are normalised.
 #pragma once
 
 #include <cstdint>

@@ -9,21 +9,8 @@ namespace {
 
 constexpr std::uintmax_t kMaxFileBytes = 64 << 20;
 
-Result<std::string> read_file(const fs::path& path) {
-  std::error_code error;
-  const auto size = fs::file_size(path, error);
-  if (error) return not_found(path.string(), "no such file");
-  if (size > kMaxFileBytes) return data_corruption(path.string(), fmt::format("{} bytes are too many", size));
-  std::ifstream file(path, std::ios::binary);
-  std::string text(static_cast<std::size_t>(size), '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(size))) {
-    return failed_precondition(path.string(), "cannot be read");
-  }
-  return text;
-}
-
 Result<boost::json::object> read_object(const fs::path& path) {
-  OCTAVO_ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  OCTAVO_ASSIGN_OR_RETURN(const std::string text, read_tokenizer_file(path));
   boost::json::parse_options options;
   options.max_depth = 16;
   boost::system::error_code error;
@@ -50,6 +37,19 @@ bool read_entry(const boost::json::value& value, SpecialTokens::Entry& entry) {
 
 }  // namespace
 
+Result<std::string> read_tokenizer_file(const fs::path& path) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  if (error) return not_found(path.string(), "no such file");
+  if (size > kMaxFileBytes) return data_corruption(path.string(), fmt::format("{} bytes are too many", size));
+  std::ifstream file(path, std::ios::binary);
+  std::string text(static_cast<std::size_t>(size), '\0');
+  if (!file.read(text.data(), static_cast<std::streamsize>(size))) {
+    return failed_precondition(path.string(), "cannot be read");
+  }
+  return text;
+}
+
 Result<std::unordered_map<std::string, std::int32_t>> read_vocabulary(const fs::path& path) {
   OCTAVO_ASSIGN_OR_RETURN(const auto object, read_object(path));
   std::unordered_map<std::string, std::int32_t> vocabulary;
@@ -64,7 +64,7 @@ Result<std::unordered_map<std::string, std::int32_t>> read_vocabulary(const fs::
 }
 
 Result<std::vector<std::pair<std::string, std::string>>> read_merges(const fs::path& path) {
-  OCTAVO_ASSIGN_OR_RETURN(const std::string text, read_file(path));
+  OCTAVO_ASSIGN_OR_RETURN(const std::string text, read_tokenizer_file(path));
   std::vector<std::pair<std::string, std::string>> merges;
   std::size_t begin = 0, number = 0;
   while (begin < text.size()) {
@@ -118,7 +118,8 @@ Result<SpecialTokens> read_special_tokens(const fs::path& folder) {
     result.extra_ids = static_cast<int>(extra->get_int64());
   }
   const auto* length = config.if_contains("model_max_length");
-  if (length == nullptr || !length->is_number()) return data_corruption(config_path.string(), "has no model_max_length");
+  if (length == nullptr || !length->is_number())
+    return data_corruption(config_path.string(), "has no model_max_length");
   const double value = length->to_number<double>();  // "no limit" is written as 1e30
   if (!(value >= 2)) return data_corruption(config_path.string(), "model_max_length is below 2");
   result.model_max_length = value > 1e6 ? 1'000'000 : static_cast<int>(value);

@@ -13,6 +13,9 @@
 
 namespace octavo::text {
 
+/// The bytes of a file of at most 64 MiB.
+Result<std::string> read_tokenizer_file(const std::filesystem::path& path);
+
 /// vocab.json: token -> id, ids in [0, 2^24).
 Result<std::unordered_map<std::string, std::int32_t>> read_vocabulary(const std::filesystem::path& path);
 

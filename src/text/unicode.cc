@@ -46,8 +46,8 @@ std::vector<char32_t> to_nfc(const std::vector<char32_t>& points) {
   int last_boundary = 0;
   for (const char32_t point : points) {
     utf8proc_int32_t parts[32];  // no canonical decomposition is longer than four
-    const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(point), parts, 32,
-                                               UTF8PROC_DECOMPOSE, &last_boundary);
+    const auto count =
+        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(point), parts, 32, UTF8PROC_DECOMPOSE, &last_boundary);
     if (count > 0) buffer.insert(buffer.end(), parts, parts + count);
   }
   // Canonical ordering: combining marks sorted by class, stably, between starters.
