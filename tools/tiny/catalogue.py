@@ -223,3 +223,5 @@ INDEX = {o.name: i for i, o in enumerate(OBJECTS)}
 TINT_NAMES = list(TINTS)
 BACKGROUND_NAMES = list(BACKGROUNDS)
 PLACE_NAMES = list(PLACES)
+# Labels of backgrounds: plain colours, then studio backdrops, then places.
+LABELS = [f"plain {b}" for b in BACKGROUND_NAMES] + [f"studio {b}" for b in BACKGROUND_NAMES] + PLACE_NAMES

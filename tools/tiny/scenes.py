@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from catalogue import (BACKGROUND_NAMES, BACKGROUND_WORDS, BACKGROUNDS, COUNTS, INDEX, MASS, NO_ARTICLE, OBJECTS,
-                       PLACE_NAMES, PLACES, TINT_NAMES)
+from catalogue import (BACKGROUND_NAMES, BACKGROUND_WORDS, BACKGROUNDS, COUNTS, LABELS, MASS, NO_ARTICLE,
+                       OBJECTS, PLACE_NAMES, PLACES, TINT_NAMES)
 
 MAX_OBJECTS = 4
 OBJECT_FIELDS = 8  # class, x, y, size, angle, tint, shadow, alive
 N_BG = len(BACKGROUND_NAMES)
-# Background labels: plain colours, then studio backdrops, then places.
-LABELS = [f"plain {b}" for b in BACKGROUND_NAMES] + [f"studio {b}" for b in BACKGROUND_NAMES] + PLACE_NAMES
 
 # The layout of a background record (render.py reads it by these names).
 BG_LAYOUT = {}
@@ -378,6 +376,9 @@ def sample(rng, heights, aspect=(1.0, 1.0), training=True, noise=True):
     for i in dict.fromkeys(indices):
         facts.append(("object", i))
         facts.append(("count", i, count))
+    for i, word in zip(indices, sizes):  # things alike have no size word
+        if word:  # of a pair, one is small beside the other
+            facts.append(("size", i, word, indices[1 - indices.index(i)] if kind == "pair" else None))
     if kind == "pair":
         if relation != "beside":
             facts.append(("relation", indices[0], indices[1], relation))
