@@ -2,8 +2,8 @@
 
     python tools/tiny/export.py --weights WORK/out --out models/octavo-tiny
 
---weights holds generator.safetensors and vae.safetensors with its vae.json (shift and scale), as the training stages
-leave them. With --random the folder gets fresh weights of the final shapes, for those who write loaders.
+--weights holds generator-1-of-N.safetensors and so on, vae.safetensors and its vae.json (shift and scale), as the
+training stages leave them. With --random the folder gets fresh weights of the final shapes, for those who write loaders.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import modules as m
 from tokens import Tokens
+from training import load_parts
 
 PARTS = ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
 
@@ -109,7 +110,7 @@ def size_of(folder):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--weights", help="folder with generator.safetensors, vae.safetensors and vae.json")
+    p.add_argument("--weights", help="folder with the generator's parts, vae.safetensors and vae.json")
     p.add_argument("--out", required=True, help="the model's folder; its tokenizers are there already")
     p.add_argument("--dtype", choices=("float16", "bfloat16"), default="float16")
     p.add_argument("--random", action="store_true", help="fresh weights instead of trained ones")
@@ -124,7 +125,7 @@ def main():
                 v.data.normal_(0, 0.02)
         generator, vae, shift, scale = g.state_dict(), m.initialise(m.Vae()).state_dict(), 0.0, 1.0
     else:
-        generator = load_file(os.path.join(args.weights, "generator.safetensors"))
+        generator, _ = load_parts(os.path.join(args.weights, "generator"))
         vae = load_file(os.path.join(args.weights, "vae.safetensors"))
         with open(os.path.join(args.weights, "vae.json"), encoding="utf-8") as f:
             stats = json.load(f)

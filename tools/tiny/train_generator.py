@@ -5,8 +5,8 @@
 
 Rectified flow: x = (1 - sigma) latent + sigma noise, the model predicts noise - latent; sigma from a logit-normal
 shifted by 3 (a tenth uniform); a tenth of the captions is empty. The learning rate follows the clock and is zero when
-the time is over. Every minute generator.safetensors (the EMA, 16 bit), generator.jsonl (the curve) and generator.pt
-(everything, for --resume) are written.
+the time is over. Every minute generator-1-of-N.safetensors and so on (the EMA, 16 bit), generator-state-1-of-N (the
+weights and the squares of Adam, 16 bit, for --resume) are written; generator.jsonl is the curve.
 """
 
 import argparse
@@ -15,13 +15,14 @@ import os
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import modules as m
 from render import Renderer
-from training import Clock, Flat, Graphed, Log, save_atomic
+from training import Clock, Flat, Graphed, Log, load_parts, save_parts
 
-# Other sizes than 256x256: aspect of the scenes, width, height, pictures a step, share of the steps.
+BATCH = 512  # pictures of 256x256 a step
+# Other sizes: aspect of the scenes, width, height, pictures a step where 256x256 has BATCH, share of the steps.
 OTHER_SIZES = [("1x1", 128, 128, 512, 0.03), ("1x1", 192, 192, 512, 0.05), ("1x1", 384, 384, 224, 0.05),
                ("3x2", 384, 256, 320, 0.03), ("2x3", 256, 384, 320, 0.03), ("5x3", 320, 192, 512, 0.03),
                ("3x5", 192, 320, 512, 0.03), ("4x3", 256, 192, 512, 0.02), ("3x4", 192, 256, 512, 0.02)]
@@ -103,7 +104,7 @@ def main():
     p.add_argument("--out", required=True)
     p.add_argument("--seconds", type=float, default=1000)
     p.add_argument("--end-file", help="a file with the end as seconds since the epoch, which may change while it runs")
-    p.add_argument("--batch", type=int, default=512)
+    p.add_argument("--batch", type=int, default=BATCH)
     p.add_argument("--pool", type=int, default=120000, help="latents of 256x256 kept at a time")
     p.add_argument("--other-pool", type=int, default=3000)
     p.add_argument("--renew", type=int, default=256, help="pictures encoded anew every --every steps")
@@ -112,7 +113,7 @@ def main():
     p.add_argument("--lr-muon", type=float, default=2.5e-3)
     p.add_argument("--constant", type=float, default=0.5, help="share of the time before the rate falls to zero")
     p.add_argument("--plain", action="store_true", help="without torch.compile and graphs")
-    p.add_argument("--resume", action="store_true", help="go on from generator.pt")
+    p.add_argument("--resume", action="store_true", help="go on from what an earlier run left in --out")
     args = p.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -184,28 +185,29 @@ def main():
     others, shares = [], []
     for aspect, width, height, batch, share in OTHER_SIZES if args.other_pool else []:
         if aspect in scenes:
-            others.append([Pool(scenes[aspect], width, height, args.other_pool, encode, device), batch, None])
+            others.append([Pool(scenes[aspect], width, height, args.other_pool, encode, device),
+                           max(1, batch * args.batch // BATCH), None])
             shares.append(share)
     # The average starts over: warming up a graph has already taken steps, at rate zero.
     for buffer in (flat.first, flat.second, flat.count):
         buffer.zero_()
     n, seen = 0, 0
     if args.resume:
-        saved = torch.load(os.path.join(args.out, "generator.pt"), map_location=device)
-        flat.restore(saved)
-        n, seen = saved["steps"], saved["seen"]
+        saved, values = load_parts(os.path.join(args.out, "generator-state"))
+        flat.restore(saved, load_parts(os.path.join(args.out, "generator"))[0])
+        n, seen = values["steps"], values["seen"]
+        log(event="resumed", step=n, seen=seen)
+    began = n
     picks = np.random.default_rng(2)
     saved_at = clock.share()
 
     def save():
-        state = flat.state(generator)
-        save_atomic(lambda path: save_file({k: v.half() for k, v in state.items()}, path),
-                    os.path.join(args.out, "generator.safetensors"))
-        save_atomic(lambda path: torch.save({**flat.checkpoint(), "steps": n, "seen": seen}, path),
-                    os.path.join(args.out, "generator.pt"))
+        state = {k: v.half() for k, v in flat.state(generator).items()}
+        save_parts(state, os.path.join(args.out, "generator"), steps=n, seen=seen)
+        save_parts(flat.checkpoint(), os.path.join(args.out, "generator-state"), steps=n, seen=seen)
 
     while (share := clock.share()) < 1:
-        warm = min(1.0, (n + 1) / 300)
+        warm = min(1.0, (n - began + 1) / 300)
         rate = warm * (1.0 if share < args.constant else max(0.0, (1 - share) / (1 - args.constant)))
         flat.lr.fill_(args.lr * rate)
         flat.lr_muon.fill_(args.lr_muon * rate)

@@ -1,10 +1,13 @@
 """What the training stages share: parameters in flat buffers, the optimisers over them, graphs, clocks, logs."""
 
+import glob
 import json
 import os
 import time
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 
 class Flat:
@@ -97,12 +100,24 @@ class Flat:
         return out
 
     def checkpoint(self):
-        return {k: getattr(self, k).cpu() for k in ("master", "first", "second", "ema", "count")}
+        """What training needs to go on, in 16 bit and in pieces that fit into files of any size. The momentum is left
+        out: it forgets in twenty steps, and whoever resumes ramps the rate up over more. The average is state()."""
+        halves = {"master": self.master.half(), "second": self.second.bfloat16()}
+        out = {f"{k}.{i}": piece.clone().cpu() for k, v in halves.items() for i, piece in enumerate(v.split(1 << 20))}
+        return out | {"count": self.count.reshape(1).cpu()}
 
-    def restore(self, saved):
-        for k, v in saved.items():
-            getattr(self, k).copy_(v)
+    def restore(self, saved, average):
+        """Takes over a checkpoint() and the average's state()."""
+        for name, buffer in (("master", self.master), ("second", self.second)):
+            pieces = [saved[f"{name}.{i}"] for i in range(sum(k.startswith(name + ".") for k in saved))]
+            if sum(len(p) for p in pieces) != len(buffer):
+                raise SystemExit(f"the saved state is of another model: {name} has another size")
+            buffer.copy_(torch.cat(pieces))
+        self.count.copy_(saved["count"][0])
+        self.first.zero_()
         self.shadow.copy_(self.master)
+        for name in self.slots:
+            self.view(self.ema, name).copy_(average[name])
 
 
 def orthogonal(g):
@@ -192,3 +207,48 @@ def save_atomic(function, path):
     part = path + ".part"
     function(part)
     os.replace(part, path)
+
+
+MOST_BYTES = 15 << 20  # of a file: results are fetched from machines that give back no larger ones
+
+
+def _parts(prefix):
+    """The files that save_parts wrote, in order."""
+    found = glob.glob(glob.escape(prefix) + "-[0-9]*-of-[0-9]*.safetensors")
+    return sorted(found, key=lambda path: int(path.rsplit("-", 3)[1]))
+
+
+def save_parts(tensors, prefix, **values):
+    """Writes tensors as prefix-1-of-N.safetensors and so on, none over 15 MiB (unless one tensor is), with a few
+    values beside them. All parts are complete before the first takes its name."""
+    groups, room = [{}], MOST_BYTES
+    for name, tensor in sorted(tensors.items()):
+        size = tensor.numel() * tensor.element_size()
+        if size > room and groups[-1]:
+            groups.append({})
+            room = MOST_BYTES
+        groups[-1][name] = tensor.contiguous()
+        room -= size
+    saved = {"values": json.dumps(values), "saved": str(time.time())}
+    names = [f"{prefix}-{i + 1}-of-{len(groups)}.safetensors" for i in range(len(groups))]
+    for name, group in zip(names, groups):
+        save_file(group, name + ".part", metadata=saved)
+    for name in names:
+        os.replace(name + ".part", name)
+    for name in set(_parts(prefix)) - set(names):
+        os.remove(name)
+
+
+def load_parts(prefix):
+    """The tensors of save_parts and its values."""
+    paths = _parts(prefix)
+    if not paths or not paths[-1].endswith(f"-{len(paths)}-of-{len(paths)}.safetensors"):
+        raise SystemExit(f"{prefix}-1-of-N.safetensors and so on: {len(paths)} found, not all; fetch or train them first")
+    tensors, stamps = {}, set()
+    for path in paths:
+        with safe_open(path, "pt") as f:
+            tensors.update({k: f.get_tensor(k) for k in f.keys()})
+            stamps.add((f.metadata()["saved"], f.metadata()["values"]))
+    if len(stamps) > 1:
+        raise SystemExit(f"{paths[0]} and the files beside it are of different saves: fetch them again together")
+    return tensors, json.loads(stamps.pop()[1])
