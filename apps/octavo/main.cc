@@ -1,11 +1,11 @@
 // octavo: one binary, its commands wired to the libraries below. Nothing is computed here.
 #include <CLI/CLI.hpp>
-
 #include <cstdio>
 #include <exception>
 
 #include "base/log.h"
 #include "bench.h"
+#include "checkpoint.h"
 #include "device/cpu/idle_spinning.h"
 #include "generate.h"
 #include "inspect.h"
@@ -18,13 +18,15 @@ int main(int argc, char** argv) {
   CLI::App app{"Octavo: Stable Diffusion 3.5, served"};
   app.set_version_flag("--version", octavo::app::kVersion);
   app.require_subcommand(1);
-  app.footer("OCTAVO_MODEL names the model when --model does not; OCTAVO_LOG=debug|info|warn|error sets the log level.");
+  app.footer(
+      "OCTAVO_MODEL names the model when --model does not; OCTAVO_LOG=debug|info|warn|error sets the log level.");
 
   // A command fills in its exit code when it runs: 0 done, 1 refused or failed; CLI11 keeps over 100 for bad usage.
   int exit_code = 0;
   octavo::app::add_serve(app, exit_code);
   octavo::app::add_generate(app, exit_code);
   octavo::app::add_inspect(app, exit_code);
+  octavo::app::add_checkpoint(app, exit_code);
   octavo::app::add_bench(app, exit_code);
 
   try {

@@ -13,6 +13,8 @@
 #include <limits>
 #include <optional>
 
+#include "weights/safetensors_writer.h"
+
 namespace octavo::weights {
 namespace {
 
@@ -37,26 +39,6 @@ std::optional<DType> readable_dtype(std::string_view dtype) {
   if (dtype == "I8") return DType::kI8;
   if (dtype == "I32") return DType::kI32;
   return std::nullopt;
-}
-
-std::string_view file_word(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "F32";
-    case DType::kF16:
-      return "F16";
-    case DType::kBF16:
-      return "BF16";
-    case DType::kE4M3:
-      return "F8_E4M3";
-    case DType::kE5M2:
-      return "F8_E5M2";
-    case DType::kI8:
-      return "I8";
-    case DType::kI32:
-      return "I32";
-  }
-  return "";
 }
 
 bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
@@ -328,55 +310,17 @@ Result<TensorView> SafetensorsFile::view(const TensorInfo& info) const {
 
 Status write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                          const std::map<std::string, std::string>& metadata) {
-  boost::json::object header;
-  if (!metadata.empty()) {
-    boost::json::object words;
-    for (const auto& [key, value] : metadata) words[key] = value;
-    header["__metadata__"] = std::move(words);
-  }
-  std::size_t offset = 0;
+  std::vector<StreamedTensor> header;
   for (const NamedTensor& tensor : tensors) {
     OCTAVO_CHECK(tensor.view.contiguous(), "tensor {} is not contiguous", tensor.name);
-    OCTAVO_CHECK(!header.contains(tensor.name), "tensor {} is written twice", tensor.name);
-    boost::json::array shape;
-    for (int axis = 0; axis < tensor.view.rank(); ++axis) shape.emplace_back(tensor.view.dim(axis));
-    header[tensor.name] = {{"dtype", file_word(tensor.view.dtype())},
-                           {"shape", std::move(shape)},
-                           {"data_offsets", {offset, offset + tensor.view.byte_count()}}};
-    offset += tensor.view.byte_count();
+    header.push_back({tensor.name, std::string(safetensors_word(tensor.view.dtype())), tensor.view.shape()});
   }
-  std::string text = boost::json::serialize(header);
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors start at a multiple of eight, as other writers do
-
-  const std::filesystem::path temporary = fmt::format("{}.{}.partial", path.string(), ::getpid());
-  const int descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor < 0)
-    return resource_exhausted(path.string(), std::string("cannot be written: ") + std::strerror(errno));
-  const auto put = [&](const void* data, std::size_t count) {
-    const auto* at = static_cast<const std::byte*>(data);
-    while (count > 0) {
-      const ssize_t written = ::write(descriptor, at, count);
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) return false;
-      at += written;
-      count -= static_cast<std::size_t>(written);
-    }
-    return true;
-  };
-  std::byte prefix[kPrefixBytes];
-  for (std::size_t i = 0; i < kPrefixBytes; ++i) prefix[i] = static_cast<std::byte>(text.size() >> (8 * i));
-  bool good = put(prefix, sizeof prefix) && put(text.data(), text.size());
-  for (const NamedTensor& tensor : tensors) good = good && put(tensor.view.data(), tensor.view.byte_count());
-  good = good && ::fsync(descriptor) == 0;
-  int reason = errno;
-  if (::close(descriptor) != 0 && good) {
-    good = false;
-    reason = errno;
+  OCTAVO_ASSIGN_OR_RETURN(const auto writer, SafetensorsWriter::create(path, header, metadata));
+  for (const NamedTensor& tensor : tensors) {
+    OCTAVO_RETURN_IF_ERROR(
+        writer->append({static_cast<const std::byte*>(tensor.view.data()), tensor.view.byte_count()}));
   }
-  if (good && ::rename(temporary.c_str(), path.c_str()) == 0) return {};
-  if (good) reason = errno;
-  ::unlink(temporary.c_str());
-  return resource_exhausted(path.string(), std::string("cannot be written: ") + std::strerror(reason));
+  return writer->finish();
 }
 
 }  // namespace octavo::weights

@@ -1,0 +1,157 @@
+#include "checkpoint.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "base/log.h"
+#include "model_path.h"
+#include "text/clip_tokenizer.h"
+#include "text/t5_tokenizer.h"
+#include "version.h"
+#include "weights/synthesis/synthetic_source.h"
+#include "write_checkpoint.h"
+
+namespace octavo::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct SynthOptions {
+  std::string family = "tiny";
+  weights::SizeReductions reductions;
+  std::string layout = "diffusers";
+  std::string dtype = "bf16";
+  bool without_text_encoders = false;
+  int outliers = 0;
+  std::uint64_t seed = 0;
+  std::string tokenizers;
+  std::string out;
+};
+
+/// What the tokenizers of a model need from its embeddings.
+Result<weights::Vocabularies> count_tokens(const fs::path& tokenizers) {
+  OCTAVO_ASSIGN_OR_RETURN(const auto clip_l, text::ClipTokenizer::load(tokenizers / "tokenizer"));
+  OCTAVO_ASSIGN_OR_RETURN(const auto clip_g, text::ClipTokenizer::load(tokenizers / "tokenizer_2"));
+  OCTAVO_ASSIGN_OR_RETURN(const auto t5, text::T5Tokenizer::load(tokenizers / "tokenizer_3"));
+  const auto rows = [](std::size_t count) { return static_cast<std::int64_t>(count); };
+  return weights::Vocabularies{rows(clip_l.vocabulary_size()), rows(clip_g.vocabulary_size()),
+                               rows(t5.vocabulary_size())};
+}
+
+Status check_vocabularies(const weights::Vocabularies& tokens, const weights::ModelSizes& sizes) {
+  if (tokens.clip_l <= sizes.clip_l.vocabulary && tokens.clip_g <= sizes.clip_g.vocabulary &&
+      tokens.t5 <= sizes.t5.vocabulary) {
+    return {};
+  }
+  return invalid_argument("--tokenizers", fmt::format("have {}, {} and {} tokens, the embeddings {}, {} and {} rows",
+                                                      tokens.clip_l, tokens.clip_g, tokens.t5, sizes.clip_l.vocabulary,
+                                                      sizes.clip_g.vocabulary, sizes.t5.vocabulary));
+}
+
+Status run_synth(const SynthOptions& options) {
+  using weights::CheckpointLayout;
+  weights::ExportOptions exported;
+  OCTAVO_ASSIGN_OR_RETURN(exported.layout, weights::parse_checkpoint_layout(options.layout, "--layout"));
+  OCTAVO_ASSIGN_OR_RETURN(const auto dtype, parse_checkpoint_dtype(options.dtype));
+  if (!dtype) return invalid_argument("--dtype", "must be one of f32, f16, bf16, fp8");
+  if (options.outliers < 0) return invalid_argument("--outliers", "must not be negative");
+  if (options.without_text_encoders && is_folder(exported.layout)) {
+    return invalid_argument("--without-text-encoders", "is for layouts of one file, original and comfyui");
+  }
+
+  fs::path tokenizers(options.tokenizers);
+  if (options.tokenizers.empty()) {
+    OCTAVO_ASSIGN_OR_RETURN(tokenizers, find_model(""));
+  }
+  OCTAVO_ASSIGN_OR_RETURN(const auto tokens, count_tokens(tokenizers));
+  OCTAVO_ASSIGN_OR_RETURN(const auto sizes, weights::model_sizes(options.family, options.reductions, tokens));
+  OCTAVO_RETURN_IF_ERROR(check_vocabularies(tokens, sizes));
+  if (options.tokenizers.empty() && sizes.clip_l.vocabulary > tokens.clip_l) {
+    spdlog::info(
+        "the tokenizers are those of {}: {}, {} and {} tokens for embeddings of {}, {} and {} rows, so that a prompt "
+        "uses the first rows alone; --tokenizers takes the real ones",
+        tokenizers.string(), tokens.clip_l, tokens.clip_g, tokens.t5, sizes.clip_l.vocabulary, sizes.clip_g.vocabulary,
+        sizes.t5.vocabulary);
+  }
+  if (!is_folder(exported.layout)) {
+    spdlog::info("a layout of one file has no room for tokenizers: give them with the model, --tokenizers {}",
+                 tokenizers.string());
+  }
+
+  weights::SynthesisOptions synthesis{.seed = options.seed, .outliers = options.outliers, .dtype = *dtype};
+  if (*dtype == DType::kE4M3 && exported.layout == CheckpointLayout::kComfyUi) {
+    exported.scaled = weights::ScaledFp8::kNew;  // ComfyUI's own FP8 has scales
+    synthesis.dtype = DType::kBF16;
+  } else if (*dtype == DType::kE4M3) {
+    spdlog::warn("every tensor becomes FP8 without a scale, norms and biases too, as in ComfyUI's plain FP8 files");
+  }
+  exported.text_encoders = !options.without_text_encoders;
+  exported.base_name = fs::path(options.out).filename().string();
+  exported.metadata = {
+      {"octavo.synthesised",
+       fmt::format("octavo {} checkpoint synth --family {} --blocks {} --heads {} --width-of-t5 {} "
+                   "--width-of-vae {} --outliers {} --seed {}; 0 = the family's",
+                   kVersion, options.family, options.reductions.blocks, options.reductions.heads,
+                   options.reductions.width_of_t5, options.reductions.width_of_vae, options.outliers, options.seed)}};
+  const weights::SyntheticSource source(sizes, synthesis);
+  return write_checkpoint(source, exported, options.out, tokenizers);
+}
+
+void report(const char* command, const Status& status, int& exit_code) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "octavo checkpoint %s: %s\n", command, status.to_string().c_str());
+  exit_code = 1;
+}
+
+void add_synth(CLI::App& checkpoint, int& exit_code) {
+  auto options = std::make_shared<SynthOptions>();
+  auto& reductions = options->reductions;
+  CLI::App* synth = checkpoint.add_subcommand("synth", "Write a checkpoint of random weights");
+  synth->add_option("--family", options->family, "large, large-turbo, medium or tiny (octavo-tiny's sizes)")
+      ->capture_default_str();
+  synth->add_option("--blocks", reductions.blocks, "Blocks of the transformer (default: the family's)")
+      ->check(CLI::PositiveNumber);
+  synth->add_option("--heads", reductions.heads, "Attention heads of the transformer, 64 wide each")
+      ->check(CLI::PositiveNumber);
+  synth
+      ->add_option("--width-of-t5", reductions.width_of_t5,
+                   "Width of T5; also makes CLIP small in proportion, each with 2 layers")
+      ->check(CLI::PositiveNumber);
+  synth->add_option("--width-of-vae", reductions.width_of_vae, "Channels of the autoencoder's first level")
+      ->check(CLI::PositiveNumber);
+  synth->add_option("--layout", options->layout, "diffusers, original, parts or comfyui")->capture_default_str();
+  synth->add_option("--dtype", options->dtype, "f32, f16, bf16 or fp8; fp8 has scales in the comfyui layout")
+      ->capture_default_str();
+  synth->add_flag("--without-text-encoders", options->without_text_encoders,
+                  "Layouts of one file: transformer and autoencoder alone");
+  synth
+      ->add_option("--outliers", options->outliers,
+                   "Channels a site that are 50 to 1000 times the others: inputs of q, k, v and of the feed-forward "
+                   "products of every block")
+      ->capture_default_str();
+  synth->add_option("--seed", options->seed, "The same seed gives the same values in every layout")
+      ->capture_default_str();
+  synth->add_option("--tokenizers", options->tokenizers,
+                    "Folder with tokenizer, tokenizer_2, tokenizer_3 to copy (default: the embedded model's)");
+  synth->add_option("-o,--out", options->out, "Folder (diffusers, parts) or file (original, comfyui) to write")
+      ->required();
+  synth->callback([options, &exit_code] { report("synth", run_synth(*options), exit_code); });
+}
+
+}  // namespace
+
+void add_checkpoint(CLI::App& app, int& exit_code) {
+  CLI::App* checkpoint = app.add_subcommand("checkpoint", "Write checkpoints: random ones, and other layouts");
+  checkpoint->require_subcommand(1);
+  checkpoint->footer(
+      "Layouts: diffusers, a folder with a folder a part, sharded when large; original, one file as Stability "
+      "publishes "
+      "them, with text encoders; parts, a folder with transformer and autoencoder in one file and clip_l, clip_g and "
+      "t5xxl in files of their own; comfyui, one file as ComfyUI saves it. All is written beside its name first: a "
+      "failure or Ctrl-C leaves nothing behind.");
+  add_synth(*checkpoint, exit_code);
+}
+
+}  // namespace octavo::app

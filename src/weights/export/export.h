@@ -1,0 +1,25 @@
+// Writes a planned checkpoint: streaming, beside its final name first, all of it or nothing.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <utility>
+
+#include "weights/export/export_plan.h"
+
+namespace octavo::weights {
+
+struct ExportControl {
+  /// Called after each portion with the bytes written so far and in all; false ends the export (kCancelled).
+  std::function<bool(std::size_t done, std::size_t total)> on_progress;
+  /// Folders copied into a folder checkpoint, files alone: from, name below it (tokenizers).
+  std::vector<std::pair<std::filesystem::path, std::string>> folders;
+};
+
+/// kFailedPrecondition when `out` exists; kResourceExhausted when the disk has not the room, before anything is
+/// written, or fails underway; kDataCorruption naming a tensor that holds NaN or infinity and was to be scaled.
+/// Whatever happens, `out` is whole or absent and no temporary stays. Takes a few portions of memory, not a tensor.
+Status export_checkpoint(const TensorSource& source, const ExportPlan& plan, const std::filesystem::path& out,
+                         const ExportControl& control);
+
+}  // namespace octavo::weights
