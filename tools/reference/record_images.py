@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
-"""Records small odd pictures and the pixels Pillow reads from them.
+"""Records small odd pictures and the pixels Pillow reads from them, and what Pillow and OpenCV make of some of them.
 
 Writes tests/parity/fixtures/images/: the files, expected.txt (a line each: name, width, height, channels) and
 expected.raw (the pixels one after the other, upright, RGB or RGBA). What Pillow cannot write (16-bit colour, Adam7) is
 written here, byte by byte; what it reads with less than the file holds (16 bits) is taken from the source instead.
+operations.txt and operations.raw are the same for resizing, blurring and the like: the line begins with the operation
+and its arguments. parameters_* carry PARAMETERS as A1111 stores them.
 """
 import io
 import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 OUT = Path(__file__).resolve().parents[2] / "tests/parity/fixtures/images"
 WIDTH, HEIGHT = 21, 13
 EXIF_ORIENTATION, EXIF_FOLDER, EXIF_USER_COMMENT = 0x0112, 0x8769, 0x9286
+PARAMETERS = "a caf\u00e9 \u2615 and a \U0001f431\nNegative prompt: blurry\nSteps: 28, Sampler: Euler, Seed: 1"
+FILTERS = {"box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC,
+           "lanczos": Image.Resampling.LANCZOS}
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 
@@ -57,10 +64,28 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def exif_of(orientation: int) -> bytes:
+def exif_of(orientation: int, utf16: bytes = None) -> bytes:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
+    if utf16:
+        exif.get_ifd(EXIF_FOLDER)[EXIF_USER_COMMENT] = b"UNICODE\0" + utf16
     return exif.tobytes()
+
+
+def png_text(text: str, packed: bool) -> PngInfo:
+    """tEXt, or zTXt when packed, for Latin-1; else iTXt."""
+    info = PngInfo()
+    info.add_text("parameters", text, zip=packed)
+    return info
+
+
+def mask() -> np.ndarray:
+    """White shapes on black, one of which touches an edge, and some noise in between."""
+    picture = np.zeros((32, 48), np.uint8)
+    picture[5:14, 7:30] = 255
+    picture[20:32, 36:44] = 255
+    picture[16:20, 10:40] = np.random.default_rng(3).integers(0, 256, (4, 30))
+    return picture
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -91,6 +116,10 @@ def png_pictures() -> dict:
         "interlaced_rgb": png(rgb, 2, 8, interlaced=True),
         "interlaced_one_bit": png(grey > 128, 0, 1, interlaced=True),
         "orientation_6": saved(Image.fromarray(rgb), "PNG", exif=exif_of(6)),
+        "mask": saved(Image.fromarray(mask()), "PNG"),
+        "parameters_text": saved(Image.fromarray(rgb), "PNG", pnginfo=png_text(PARAMETERS, False)),
+        "parameters_packed": saved(Image.fromarray(rgb), "PNG", pnginfo=png_text(PARAMETERS, True)),
+        "parameters_latin1": saved(Image.fromarray(rgb), "PNG", pnginfo=png_text(PARAMETERS[:6], False)),
     }
     # The value of a 16-bit tRNS is met by one pixel alone, though others share its upper byte.
     key = deep[3][3, 4]
@@ -125,6 +154,8 @@ def jpeg_pictures() -> dict:
         "cmyk_no_adobe": cmyk[:adobe - 4] + cmyk[adobe + 12:],
         "ycck": cmyk[:adobe + 11] + b"\x02" + cmyk[adobe + 12:],
     }
+    made["parameters"] = saved(rgb, "JPEG", exif=exif_of(1, PARAMETERS.encode("utf-16-be")))
+    made["parameters_little_endian"] = saved(rgb, "JPEG", exif=exif_of(6, PARAMETERS.encode("utf-16-le")))
     made |= {f"orientation_{i}": saved(rgb, "JPEG", quality=80, exif=exif_of(i)) for i in range(1, 9)}
     return {f"{name}.jpg": value for name, value in made.items()}
 
@@ -137,6 +168,7 @@ def webp_pictures() -> dict:
         "lossy_alpha": saved(rgba, "WEBP", quality=80),
         "lossless_alpha": saved(rgba, "WEBP", lossless=True, exact=True),
         "orientation_8": saved(rgb, "WEBP", lossless=True, exif=exif_of(8)),
+        "parameters": saved(rgb, "WEBP", exif=exif_of(1, PARAMETERS.encode("utf-16-be"))),
     }
     return {f"{name}.webp": value for name, value in made.items()}
 
@@ -148,22 +180,68 @@ def pillow_pixels(data: bytes) -> np.ndarray:
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
+def resize(image: Image.Image, width: int, height: int, method) -> Image.Image:
+    """Rows first: what Image.resize does. Pillow 13 alone begins with the columns when these shrink much more."""
+    stored = image.convert("RGBa") if image.mode == "RGBA" else image
+    return stored.resize((width, image.height), method).resize((width, height), method).convert(image.mode)
+
+
+def operations(pictures: dict) -> dict:
+    """"operation arguments": pixels [H, W, C]"""
+    def load(name):
+        return Image.open(io.BytesIO(pictures[name]))
+
+    made = {}
+    for kind, method in FILTERS.items():
+        for name, sizes in (("rgb.png", [(7, 5), (31, 23), (21, 6), (1, 1)]), ("rgba.png", [(9, 8), (33, 20)]),
+                            ("mask.png", [(12, 8), (50, 20)])):
+            for width, height in sizes:
+                made[f"resize_{kind} {name} {width} {height}"] = resize(load(name), width, height, method)
+    for width, height in ((16, 16), (30, 10), (21, 13), (31, 20)):
+        image = load("rgb.png")
+        covers, fits = [(f(width, image.width * height // image.height), f(height, image.height * width // image.width))
+                        for f in (max, min)]
+        large = Image.new("RGB", (width, height))
+        large.paste(resize(image, *covers, FILTERS["lanczos"]), (width // 2 - covers[0] // 2, height // 2 - covers[1] // 2))
+        made[f"fit_crop rgb.png {width} {height}"] = large
+        left, top = width // 2 - fits[0] // 2, height // 2 - fits[1] // 2
+        padding = ((top, height - top - fits[1]), (left, width - left - fits[0]), (0, 0))
+        made[f"fit_fill rgb.png {width} {height}"] = np.pad(resize(image, *fits, FILTERS["lanczos"]), padding, "edge")
+    for sigma_x, sigma_y in ((4, 4), (1, 0), (0, 2.5), (9, 3), (16, 16)):
+        blurred = np.asarray(load("mask.png"))
+        for sigma, across in ((sigma_x, True), (sigma_y, False)):
+            if sigma > 0:
+                size = 2 * int(2.5 * sigma + 0.5) + 1
+                blurred = cv2.GaussianBlur(blurred, (size, 1) if across else (1, size), sigma)
+        made[f"blur mask.png {sigma_x} {sigma_y}"] = blurred
+    made["luminance rgb.png 0 0"] = load("rgb.png").convert("L")
+    made["flatten rgba.png 0 0"] = Image.new("RGB", load("rgba.png").size, (10, 128, 250))
+    made["flatten rgba.png 0 0"].paste(load("rgba.png"), mask=load("rgba.png"))
+    # One picture is drawn over another through the alpha of a third.
+    made["paste rgb.png 20 10"] = load("mask.png").convert("RGB")
+    made["paste rgb.png 20 10"].paste(load("rgb.png"), (20, 10), load("rgba.png").getchannel("A"))
+    return {name: np.asarray(pixels).reshape(*np.asarray(pixels).shape[:2], -1) for name, pixels in made.items()}
+
+
+def write_table(name: str, rows: dict) -> None:
+    sizes = {key: (pixels.shape[1], pixels.shape[0], pixels.shape[2]) for key, pixels in rows.items()}
+    (OUT / f"{name}.txt").write_text("".join("{} {} {} {}\n".format(key, *sizes[key]) for key in rows))
+    (OUT / f"{name}.raw").write_bytes(b"".join(pixels.tobytes() for pixels in rows.values()))
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for old in OUT.iterdir():
         old.unlink()
-    lines, raw = [], b""
+    pictures, expected = {}, {}
     for name, value in sorted({**png_pictures(), **jpeg_pictures(), **webp_pictures()}.items()):
-        data, pixels = value if isinstance(value, tuple) else (value, pillow_pixels(value))
-        (OUT / name).write_bytes(data)
-        height, width, channels = pixels.shape
-        lines.append(f"{name} {width} {height} {channels}\n")
-        raw += pixels.tobytes()
-    (OUT / "expected.txt").write_text("".join(lines))
-    (OUT / "expected.raw").write_bytes(raw)
+        pictures[name], expected[name] = value if isinstance(value, tuple) else (value, pillow_pixels(value))
+        (OUT / name).write_bytes(pictures[name])
+    write_table("expected", expected)
+    write_table("operations", operations(pictures))
     moving = [Image.fromarray(np.roll(scene(3), i, axis=1)) for i in range(2)]
     (OUT / "animated.webp").write_bytes(saved(moving[0], "WEBP", save_all=True, append_images=moving[1:]))
-    print(len(lines), "pictures,", sum(path.stat().st_size for path in OUT.iterdir()), "bytes")
+    print(len(pictures), "pictures,", sum(path.stat().st_size for path in OUT.iterdir()), "bytes")
 
 
 if __name__ == "__main__":
