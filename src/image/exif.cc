@@ -13,7 +13,7 @@ namespace {
 constexpr std::uint16_t kOrientation = 0x0112;
 constexpr std::uint16_t kExifFolder = 0x8769;
 constexpr std::uint16_t kUserComment = 0x9286;
-constexpr std::uint16_t kShort = 3, kLong = 4, kUndefined = 7;  // field types
+constexpr std::uint16_t kByte = 1, kShort = 3, kLong = 4, kUndefined = 7;  // field types
 
 struct Field {
   std::uint16_t type = 0;
@@ -52,7 +52,7 @@ class Tiff {
     return std::nullopt;
   }
 
-  /// The bytes of a kUndefined field: inside the field when they fit, else where it points.
+  /// The bytes of a kByte or kUndefined field: inside the field when they fit, else where it points.
   std::span<const std::uint8_t> bytes_of(const Field& field) const {
     const std::size_t at = field.count <= 4 ? field.value_at : *u32(field.value_at);
     if (at > bytes_.size() || field.count > bytes_.size() - at) return {};
@@ -115,6 +115,38 @@ std::string utf8_from_utf16(std::span<const std::uint8_t> text) {
   return out;
 }
 
+/// The code point that begins at `at`, which moves behind it. Requires well-formed UTF-8.
+std::uint32_t next_code(std::string_view text, std::size_t& at) {
+  const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<std::uint8_t>(text[i])); };
+  const std::uint32_t lead = byte(at++);
+  if (lead < 0x80) return lead;
+  const int trail = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
+  std::uint32_t code = lead & (0x3Fu >> trail);
+  for (int i = 0; i < trail; ++i) code = code << 6 | (byte(at++) & 0x3F);
+  return code;
+}
+
+void append_u16(std::vector<std::uint8_t>& out, std::uint32_t value) {
+  out.push_back(static_cast<std::uint8_t>(value >> 8));
+  out.push_back(static_cast<std::uint8_t>(value));
+}
+
+void append_u32(std::vector<std::uint8_t>& out, std::size_t value) {
+  append_u16(out, static_cast<std::uint32_t>(value >> 16));
+  append_u16(out, static_cast<std::uint32_t>(value));
+}
+
+/// A folder of one field, with no folder after it.
+void append_folder(std::vector<std::uint8_t>& out, std::uint16_t tag, std::uint16_t type, std::size_t count,
+                   std::size_t value) {
+  append_u16(out, 1);
+  append_u16(out, tag);
+  append_u16(out, type);
+  append_u32(out, count);
+  append_u32(out, value);
+  append_u32(out, 0);
+}
+
 /// Eight bytes name the code, the text follows.
 std::string comment_text(std::span<const std::uint8_t> field) {
   constexpr std::size_t kCodeBytes = 8;
@@ -149,8 +181,32 @@ Exif parse_exif(std::span<const std::uint8_t> tiff) {
   const auto folder = reader.find(root, kExifFolder);
   if (!folder || folder->type != kLong || folder->count != 1) return exif;
   const auto comment = reader.find(*reader.u32(folder->value_at), kUserComment);
-  if (comment && comment->type == kUndefined) exif.user_comment = comment_text(reader.bytes_of(*comment));
+  // The standard says kUndefined; Pillow writes kByte.
+  if (comment && (comment->type == kUndefined || comment->type == kByte)) {
+    exif.user_comment = comment_text(reader.bytes_of(*comment));
+  }
   return exif;
+}
+
+std::vector<std::uint8_t> write_exif(std::string_view user_comment) {
+  constexpr std::string_view kCode("UNICODE\0", 8);
+  constexpr std::size_t kHeaderBytes = 8, kFolderBytes = 18;
+  std::vector<std::uint8_t> text(kCode.begin(), kCode.end());
+  for (std::size_t at = 0; at < user_comment.size();) {
+    const std::uint32_t code = next_code(user_comment, at);
+    if (code < 0x10000) {
+      append_u16(text, code);
+    } else {
+      append_u16(text, 0xD800 + ((code - 0x10000) >> 10));
+      append_u16(text, 0xDC00 + ((code - 0x10000) & 0x3FF));
+    }
+  }
+  std::vector<std::uint8_t> tiff = {'M', 'M', 0, 42};
+  append_u32(tiff, kHeaderBytes);
+  append_folder(tiff, kExifFolder, kLong, 1, kHeaderBytes + kFolderBytes);
+  append_folder(tiff, kUserComment, kUndefined, text.size(), kHeaderBytes + 2 * kFolderBytes);
+  tiff.insert(tiff.end(), text.begin(), text.end());
+  return tiff;
 }
 
 }  // namespace octavo::image

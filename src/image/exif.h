@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace octavo::image {
 
@@ -16,5 +18,9 @@ struct Exif {
 
 /// `tiff` begins at the byte order mark ("II" or "MM"), without "Exif\0\0". Bytes that are no EXIF give the defaults.
 Exif parse_exif(std::span<const std::uint8_t> tiff);
+
+/// A TIFF that holds `user_comment` alone, in big-endian UTF-16 after "UNICODE\0": what A1111 writes into JPEG and
+/// WebP. Requires well-formed UTF-8.
+std::vector<std::uint8_t> write_exif(std::string_view user_comment);
 
 }  // namespace octavo::image

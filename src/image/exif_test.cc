@@ -90,6 +90,13 @@ TEST(Exif, comments_are_read_in_every_code) {
   EXPECT_EQ(parse_exif(with_comment(true, "ASCII\0\0\0a"sv, 1)).user_comment, "") << "beyond the end";
 }
 
+TEST(Exif, what_is_written_is_read) {
+  for (const std::string text : {"a cat", "caf\xC3\xA9 \xE2\x98\xBA \xF0\x9F\x90\xB1\n\xF4\x8F\xBF\xBF", ""}) {
+    EXPECT_EQ(parse_exif(write_exif(text)).user_comment, text);
+    EXPECT_EQ(parse_exif(write_exif(text)).orientation, 1);
+  }
+}
+
 TEST(Exif, every_truncation_and_flipped_bit_is_survived) {
   using namespace std::string_view_literals;
   const auto whole = with_comment(true, "UNICODE\0\0a\0b"sv);

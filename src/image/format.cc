@@ -9,4 +9,11 @@ std::span<const Format* const> formats() {
   return kFormats;
 }
 
+Image rgb_from_grey(const Image& grey) {
+  Image rgb{grey.width, grey.height, 3, {}};
+  rgb.pixels.reserve(rgb.byte_count());
+  for (const std::uint8_t value : grey.pixels) rgb.pixels.insert(rgb.pixels.end(), 3, value);
+  return rgb;
+}
+
 }  // namespace octavo::image

@@ -1,5 +1,6 @@
 // JPEG by libjpeg-turbo. libjpeg reports errors by longjmp. Each function that calls it keeps everything with a
 // destructor in a struct owned by its caller, so that a jump skips no destructor.
+
 // jpeglib.h needs FILE and size_t, jerror.h needs jpeglib.h.
 // clang-format off
 #include <cstdio>
@@ -9,8 +10,10 @@
 
 #include <csetjmp>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 
+#include "image/exif.h"
 #include "image/format.h"
 
 namespace octavo::image {
@@ -125,13 +128,13 @@ Result<StoredSize> read_size(Bytes bytes, const std::string& subject) {
   return StoredSize{static_cast<int>(reader.jpeg.image_width), static_cast<int>(reader.jpeg.image_height)};
 }
 
-std::vector<std::uint8_t> read_exif(Bytes bytes) {
+Metadata read_metadata(Bytes bytes) {
   Reader reader;
   if (!read_markers(reader, bytes, true)) return {};
   for (auto marker = reader.jpeg.marker_list; marker != nullptr; marker = marker->next) {
     const std::uint8_t* data = marker->data;
     if (marker->data_length < kExifMark.size() || std::memcmp(data, kExifMark.data(), kExifMark.size()) != 0) continue;
-    return {data + kExifMark.size(), data + marker->data_length};
+    return {.exif = {data + kExifMark.size(), data + marker->data_length}};
   }
   return {};
 }
@@ -142,8 +145,90 @@ Result<Image> decode(Bytes bytes, const std::string& subject) {
   return std::move(reader.image);
 }
 
+// ---- encoding ----
+
+struct Writer {
+  jpeg_compress_struct jpeg{};
+  jpeg_error_mgr errors{};
+  std::jmp_buf jump{};
+  char message[JMSG_LENGTH_MAX] = "unknown error";
+  unsigned char* buffer = nullptr;  // libjpeg's, from malloc
+  unsigned long size = 0;           // NOLINT: its type in libjpeg
+  ~Writer() {
+    jpeg_destroy_compress(&jpeg);
+    std::free(buffer);
+  }
+};
+
+[[noreturn]] void on_write_error(j_common_ptr jpeg) {
+  auto& writer = *static_cast<Writer*>(jpeg->client_data);
+  writer.errors.format_message(jpeg, writer.message);
+  std::longjmp(writer.jump, 1);
+}
+
+bool write_all(Writer& writer, const Image& image, int quality, const std::vector<std::uint8_t>& exif) {
+  writer.jpeg.err = jpeg_std_error(&writer.errors);
+  writer.errors.error_exit = on_write_error;
+  writer.errors.output_message = ignore_output;
+  writer.jpeg.client_data = &writer;
+  if (setjmp(writer.jump) != 0) return false;
+  jpeg_create_compress(&writer.jpeg);
+  jpeg_mem_dest(&writer.jpeg, &writer.buffer, &writer.size);
+  writer.jpeg.image_width = static_cast<JDIMENSION>(image.width);
+  writer.jpeg.image_height = static_cast<JDIMENSION>(image.height);
+  writer.jpeg.input_components = image.channels;
+  writer.jpeg.in_color_space = image.channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  jpeg_set_defaults(&writer.jpeg);
+  jpeg_set_quality(&writer.jpeg, quality, TRUE);
+  writer.jpeg.optimize_coding = TRUE;
+  jpeg_start_compress(&writer.jpeg, TRUE);
+  if (!exif.empty()) {
+    jpeg_write_marker(&writer.jpeg, JPEG_APP0 + 1, exif.data(), static_cast<unsigned>(exif.size()));
+  }
+  const std::size_t stride = static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.channels);
+  while (writer.jpeg.next_scanline < writer.jpeg.image_height) {
+    // libjpeg's row type is not const, but it only reads rows it writes.
+    JSAMPROW row = const_cast<JSAMPROW>(image.pixels.data() + stride * writer.jpeg.next_scanline);
+    jpeg_write_scanlines(&writer.jpeg, &row, 1);
+  }
+  jpeg_finish_compress(&writer.jpeg);
+  return true;
+}
+
+Result<std::vector<std::uint8_t>> encode(const Image& image, const EncodeOptions& options) {
+  constexpr std::size_t kMostMarkerBytes = 65533;  // 16 bits, less the two that hold the length
+  if (image.channels == 4)
+    return invalid_argument("image", "JPEG holds no transparency: flatten it, or take PNG or WebP");
+  if (image.width > JPEG_MAX_DIMENSION || image.height > JPEG_MAX_DIMENSION) {
+    return invalid_argument("image", fmt::format("{}x{}: a JPEG has sides of at most {} pixels", image.width,
+                                                 image.height, JPEG_MAX_DIMENSION));
+  }
+  std::vector<std::uint8_t> exif;
+  if (!options.parameters.empty()) {
+    exif.assign(kExifMark.begin(), kExifMark.end());
+    const auto tiff = write_exif(options.parameters);
+    exif.insert(exif.end(), tiff.begin(), tiff.end());
+    if (exif.size() > kMostMarkerBytes) {
+      return invalid_argument("parameters", fmt::format("{} bytes of EXIF, of which a JPEG holds {}: take PNG or WebP",
+                                                        exif.size(), kMostMarkerBytes));
+    }
+  }
+  Writer writer;
+  if (!write_all(writer, image, options.quality.value_or(kDefaultQuality), exif)) {
+    return internal_error("image", fmt::format("libjpeg: {}", writer.message));
+  }
+  return std::vector<std::uint8_t>(writer.buffer, writer.buffer + writer.size);
+}
+
 }  // namespace
 
-const Format kJpegFormat{"JPEG", matches, read_size, read_exif, decode};
+const Format kJpegFormat{.name = "JPEG",
+                         .extensions = {".jpg", ".jpeg"},
+                         .lossy = true,
+                         .matches = matches,
+                         .read_size = read_size,
+                         .read_metadata = read_metadata,
+                         .decode = decode,
+                         .encode = encode};
 
 }  // namespace octavo::image

@@ -115,6 +115,7 @@ void take(png_structp png, png_bytep out, png_size_t size) {
   reader->at += size;
 }
 
+constexpr std::string_view kParametersKeyword = "parameters";
 constexpr std::uint8_t kSignature[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
 
 bool matches(Bytes bytes) {
@@ -188,18 +189,26 @@ Result<Image> decode_pixels(Bytes bytes, const std::string& subject) {
   return std::move(reader.image);
 }
 
-std::vector<std::uint8_t> read_exif(Bytes bytes) {
+Metadata read_metadata(Bytes bytes) {
   const Bytes exif = find_png_exif(bytes);
-  return {exif.begin(), exif.end()};
+  Metadata metadata{{exif.begin(), exif.end()}, {}};
+  for (PngText& text : read_png_texts(bytes)) {
+    if (text.keyword != kParametersKeyword) continue;
+    metadata.parameters = std::move(text.text);
+    break;
+  }
+  return metadata;
 }
 
 Result<Image> decode(Bytes bytes, const std::string& subject) {
   OCTAVO_ASSIGN_OR_RETURN(Image image, decode_pixels(bytes, subject));
-  if (image.channels != 1) return image;
-  Image rgb{image.width, image.height, 3, {}};
-  rgb.pixels.reserve(rgb.byte_count());
-  for (const std::uint8_t grey : image.pixels) rgb.pixels.insert(rgb.pixels.end(), 3, grey);
-  return rgb;
+  return image.channels == 1 ? rgb_from_grey(image) : std::move(image);
+}
+
+Result<std::vector<std::uint8_t>> encode(const Image& image, const EncodeOptions& options) {
+  if (options.parameters.empty()) return encode_png(image);
+  const std::vector<PngText> texts = {{std::string(kParametersKeyword), options.parameters}};
+  return encode_png(image, texts);
 }
 
 }  // namespace
@@ -238,6 +247,13 @@ Result<DecodedPng> decode_png(std::span<const std::uint8_t> bytes, std::size_t m
   return decoded;
 }
 
-const Format kPngFormat{"PNG", matches, read_size, read_exif, decode};
+const Format kPngFormat{.name = "PNG",
+                        .extensions = {".png"},
+                        .lossless = true,
+                        .matches = matches,
+                        .read_size = read_size,
+                        .read_metadata = read_metadata,
+                        .decode = decode,
+                        .encode = encode};
 
 }  // namespace octavo::image
