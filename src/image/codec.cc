@@ -79,6 +79,13 @@ Result<Opened> open(Bytes bytes, const std::string& subject, const DecodeLimits&
 
 }  // namespace
 
+std::optional<std::string_view> format_of_content(Bytes bytes) {
+  for (const Format* format : formats()) {
+    if (format->matches(bytes)) return format->name;
+  }
+  return std::nullopt;
+}
+
 Result<ImageHeader> read_header(Bytes bytes, const std::string& subject, const DecodeLimits& limits) {
   OCTAVO_ASSIGN_OR_RETURN(const Opened opened, open(bytes, subject, limits));
   return opened.header;

@@ -30,6 +30,9 @@ struct ImageHeader {
   int orientation = 1;  // EXIF 1 to 8, as stored; 1 when the file says nothing
 };
 
+/// The format whose files begin like these bytes; the first 12 of a file are enough. Nothing when there is none.
+std::optional<std::string_view> format_of_content(std::span<const std::uint8_t> bytes);
+
 /// The header alone, within `limits`; no pixel is read. Errors as those of decode(), as far as a header shows them.
 Result<ImageHeader> read_header(std::span<const std::uint8_t> bytes, const std::string& subject,
                                 const DecodeLimits& limits = {});

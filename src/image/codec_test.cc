@@ -83,6 +83,18 @@ TEST(Decode, files_that_end_early_are_refused_with_one_line) {
   }
 }
 
+TEST(Decode, a_jpeg_of_endless_scans_is_refused) {
+  const auto bytes = recorded_file("progressive.jpg");
+  const std::vector<std::uint8_t> scan_mark = {0xFF, 0xDA}, table_mark = {0xFF, 0xC4};
+  const auto scan = std::search(bytes.begin(), bytes.end(), scan_mark.begin(), scan_mark.end());
+  const auto after = std::search(scan, bytes.end(), table_mark.begin(), table_mark.end());
+  ASSERT_NE(after, bytes.end());
+  auto endless = std::vector<std::uint8_t>(bytes.begin(), after);
+  for (int i = 0; i < 100; ++i) endless.insert(endless.end(), scan, after);
+  endless.insert(endless.end(), after, bytes.end());
+  EXPECT_THAT(refusal(endless), HasSubstr("more than 100 scans"));
+}
+
 TEST(Decode, flipped_bits_never_crash_and_leave_a_whole_picture_or_a_refusal) {
   std::mt19937 random(5);
   for (const Recorded& each : recorded_table("expected", 1)) {
@@ -116,7 +128,10 @@ TEST(Decode, an_animated_webp_is_refused) {
 }
 
 TEST(Decode, content_and_not_the_name_decides) {
-  EXPECT_EQ(read_header(recorded_file("lossy.webp"), "picture.png")->format, "WebP");
+  const auto webp = recorded_file("lossy.webp");
+  EXPECT_EQ(format_of_content(std::span(webp).first(12)), "WebP");
+  EXPECT_EQ(format_of_content(bytes_of("GIF89a")), std::nullopt);
+  EXPECT_EQ(read_header(webp, "picture.png")->format, "WebP");
 }
 
 TEST(Decode, a_damaged_text_does_not_spoil_a_png) {
@@ -138,7 +153,7 @@ const std::string kParameters =
 
 TEST(Parameters, are_read_from_every_format_as_others_write_them) {
   for (const char* name : {"parameters_text.png", "parameters_packed.png", "parameters.jpg",
-                           "parameters_little_endian.jpg", "parameters.webp"}) {
+                           "parameters_little_endian.jpg", "parameters_mixed.jpg", "parameters.webp"}) {
     const auto read = read_parameters(recorded_file(name), name);
     ASSERT_TRUE(read.ok()) << read.status().to_string();
     EXPECT_EQ(*read, kParameters) << name;

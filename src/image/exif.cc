@@ -83,23 +83,25 @@ void append_utf8(std::string& out, std::uint32_t code) {
   }
 }
 
-/// EXIF leaves the byte order of its UTF-16 open: AUTOMATIC1111 writes big-endian whatever the file's order, others the
-/// file's own. A mark at the beginning decides, else the side on which the zero bytes of Latin letters lie.
-bool is_big_endian(std::span<const std::uint8_t> text) {
+/// A mark at the beginning decides. Else the text has the order of the file, but for one case: AUTOMATIC1111 and others
+/// write big-endian whatever the file's order, so in a little-endian file the side decides on which the zero bytes of
+/// Latin letters lie.
+bool is_big_endian(std::span<const std::uint8_t> text, bool file_is_big_endian) {
   if (text[0] == 0xFE && text[1] == 0xFF) return true;
   if (text[0] == 0xFF && text[1] == 0xFE) return false;
+  if (file_is_big_endian) return true;
   std::size_t high_first = 0, low_first = 0;
   for (std::size_t i = 0; i + 1 < text.size(); i += 2) {
     if (text[i] == 0) ++high_first;
     if (text[i + 1] == 0) ++low_first;
   }
-  return high_first >= low_first;
+  return high_first > low_first;
 }
 
-std::string utf8_from_utf16(std::span<const std::uint8_t> text) {
+std::string utf8_from_utf16(std::span<const std::uint8_t> text, bool file_is_big_endian) {
   std::string out;
   if (text.size() < 2) return out;
-  const std::size_t high = is_big_endian(text) ? 0 : 1;
+  const std::size_t high = is_big_endian(text, file_is_big_endian) ? 0 : 1;
   const auto unit = [&](std::size_t i) { return static_cast<std::uint32_t>(text[i + high] << 8 | text[i + 1 - high]); };
   for (std::size_t i = 0; i + 1 < text.size(); i += 2) {
     std::uint32_t code = unit(i);
@@ -148,14 +150,14 @@ void append_folder(std::vector<std::uint8_t>& out, std::uint16_t tag, std::uint1
 }
 
 /// Eight bytes name the code, the text follows.
-std::string comment_text(std::span<const std::uint8_t> field) {
+std::string comment_text(std::span<const std::uint8_t> field, bool file_is_big_endian) {
   constexpr std::size_t kCodeBytes = 8;
   if (field.size() < kCodeBytes) return {};
   const std::string_view code(reinterpret_cast<const char*>(field.data()), kCodeBytes);
   const auto content = field.subspan(kCodeBytes);
   std::string text;
   if (code == std::string_view("UNICODE\0", kCodeBytes)) {
-    text = utf8_from_utf16(content);
+    text = utf8_from_utf16(content, file_is_big_endian);
   } else if (code == std::string_view("ASCII\0\0\0", kCodeBytes) ||
              code == std::string_view("\0\0\0\0\0\0\0\0", kCodeBytes)) {
     text.assign(content.begin(), content.end());
@@ -183,7 +185,7 @@ Exif parse_exif(std::span<const std::uint8_t> tiff) {
   const auto comment = reader.find(*reader.u32(folder->value_at), kUserComment);
   // The standard says kUndefined; Pillow writes kByte.
   if (comment && (comment->type == kUndefined || comment->type == kByte)) {
-    exif.user_comment = comment_text(reader.bytes_of(*comment));
+    exif.user_comment = comment_text(reader.bytes_of(*comment), tiff[0] == 'M');
   }
   return exif;
 }

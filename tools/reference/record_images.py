@@ -64,8 +64,9 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)
 
 
-def exif_of(orientation: int, utf16: bytes = None) -> bytes:
+def exif_of(orientation: int, utf16: bytes = None, little_endian: bool = False) -> bytes:
     exif = Image.Exif()
+    exif.endian = "<" if little_endian else ">"
     exif[EXIF_ORIENTATION] = orientation
     if utf16:
         exif.get_ifd(EXIF_FOLDER)[EXIF_USER_COMMENT] = b"UNICODE\0" + utf16
@@ -155,7 +156,8 @@ def jpeg_pictures() -> dict:
         "ycck": cmyk[:adobe + 11] + b"\x02" + cmyk[adobe + 12:],
     }
     made["parameters"] = saved(rgb, "JPEG", exif=exif_of(1, PARAMETERS.encode("utf-16-be")))
-    made["parameters_little_endian"] = saved(rgb, "JPEG", exif=exif_of(6, PARAMETERS.encode("utf-16-le")))
+    made["parameters_little_endian"] = saved(rgb, "JPEG", exif=exif_of(6, PARAMETERS.encode("utf-16-le"), True))
+    made["parameters_mixed"] = saved(rgb, "JPEG", exif=exif_of(1, PARAMETERS.encode("utf-16-be"), True))
     made |= {f"orientation_{i}": saved(rgb, "JPEG", quality=80, exif=exif_of(i)) for i in range(1, 9)}
     return {f"{name}.jpg": value for name, value in made.items()}
 
