@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "generation/infotext.h"
+#include "image/codec.h"
 #include "image/infotext.h"
-#include "image/png.h"
 #include "model_path.h"
 #include "pipeline/pipeline.h"
 #include "progress_bar.h"
@@ -25,6 +25,7 @@ struct GenerateOptions {
   generation::GenerationRequest request;
   std::string model;
   std::string out = "octavo.png";
+  image::EncodeOptions encoding;
   std::string dtype = "auto";
   std::vector<std::string> kernels;
   int threads = 0;
@@ -70,6 +71,22 @@ Status write_file(const fs::path& path, const std::vector<std::uint8_t>& bytes) 
   return {};
 }
 
+/// `picture` as a file of the format that --out names. Errors name the flag.
+Result<std::vector<std::uint8_t>> encode_picture(const GenerateOptions& options, const image::Image& picture,
+                                                 const image::Infotext& infotext) {
+  const auto format = image::format_of_name(options.out);
+  if (!format) {
+    return invalid_argument("--out", options.out + " does not end in one of " + image::known_extensions());
+  }
+  image::EncodeOptions encoding = options.encoding;
+  encoding.parameters = image::format_infotext(infotext);
+  auto bytes = image::encode(picture, *format, encoding);
+  if (bytes.ok()) return bytes;
+  const Status& error = bytes.status();
+  const bool of_a_flag = error.subject() == "quality" || error.subject() == "lossless";
+  return Status(error.code(), error.message(), of_a_flag ? "--" + error.subject() : "--out");
+}
+
 /// Zero, and a negative guidance, mean "the model's default" inside a request; typed by a person they are mistakes.
 Status check_typed(const CLI::App& command, const generation::GenerationRequest& request) {
   const auto typed = [&command](const char* flag) { return command.count(flag) > 0; };
@@ -86,6 +103,9 @@ Status check_typed(const CLI::App& command, const generation::GenerationRequest&
 Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   OCTAVO_RETURN_IF_ERROR(check_typed(command, options.request));
   OCTAVO_RETURN_IF_ERROR(check_writable(options.out));
+  // What the flags, and later the parameters, ask of the file is tried on one pixel before a picture is drawn.
+  const image::Image pixel{1, 1, 3, {0, 0, 0}};
+  OCTAVO_RETURN_IF_ERROR(encode_picture(options, pixel, {}).status());
   OCTAVO_ASSIGN_OR_RETURN(const auto load_options,
                           pipeline::parse_load_options(options.dtype, options.kernels, options.threads));
   OCTAVO_ASSIGN_OR_RETURN(const fs::path path, find_model(options.model));
@@ -97,6 +117,10 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
     const Status& error = resolved.status();
     return Status(error.code(), error.message(), flag_of(error.subject()));
   }
+  const auto describe = [&](std::int64_t seed) {
+    return generation::describe(*resolved, seed, pipe->capabilities(), kVersion);
+  };
+  OCTAVO_RETURN_IF_ERROR(encode_picture(options, pixel, describe(resolved->seed)).status());
 
   Result<generation::GenerationResult> result = [&] {
     ProgressBar bar;
@@ -110,12 +134,9 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   const std::size_t count = result->images.size();
   for (std::size_t i = 0; i < count; ++i) {
     const auto& picture = result->images[i];
-    const std::string infotext = image::format_infotext(
-        generation::describe(result->request, picture.seed, pipe->capabilities(), kVersion));
-    const std::vector<image::PngText> texts = {{"parameters", infotext}};
-    OCTAVO_ASSIGN_OR_RETURN(const auto png, image::encode_png(picture.image, texts));
+    OCTAVO_ASSIGN_OR_RETURN(const auto bytes, encode_picture(options, picture.image, describe(picture.seed)));
     const fs::path file = picture_path(options.out, i, count);
-    OCTAVO_RETURN_IF_ERROR(write_file(file, png));
+    OCTAVO_RETURN_IF_ERROR(write_file(file, bytes));
     std::printf("%s  (seed %lld)\n", file.c_str(), static_cast<long long>(picture.seed));
   }
   result->stage_seconds[std::string(telemetry::kEncodeImage)] =
@@ -149,10 +170,14 @@ void add_generate(CLI::App& app, int& exit_code) {
   generate->add_option("--t5-length", request.t5_length,
                        "T5 tokens with padding; changes the picture (default: 256 or the model's limit)");
   generate->add_option("-m,--model", options->model, "Diffusers folder (default: the embedded octavo-tiny)");
-  generate->add_option("-o,--out", options->out, "PNG to write; several pictures get -0, -1, ...")
+  generate->add_option("-o,--out", options->out, "File to write, .png, .jpg or .webp; several pictures get -0, -1, ...")
       ->capture_default_str();
+  generate->add_option("--quality", options->encoding.quality,
+                       fmt::format("Of a JPEG or WebP, 1 to 100 (default: {})", image::kDefaultQuality));
+  generate->add_flag("--lossless", options->encoding.lossless, "Of a WebP: lose nothing");
   generate->add_option("--dtype", options->dtype, "Arithmetic: auto, f32 or bf16")->capture_default_str();
-  generate->add_option("--kernel", options->kernels, "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
+  generate->add_option("--kernel", options->kernels,
+                       "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
   generate->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();
   generate->callback([options, generate, &exit_code] {
     const Status status = run_generate(*generate, *options);

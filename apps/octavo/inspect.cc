@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <cctype>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -10,6 +9,7 @@
 
 #include "checkpoint_report.h"
 #include "model_path.h"
+#include "picture_report.h"
 
 namespace octavo::app {
 namespace {
@@ -20,13 +20,6 @@ struct InspectOptions {
   bool tensors = false;
   bool skip_values = false;
 };
-
-/// Words of a file may hold control characters, which a terminal would obey.
-std::string printable(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, '?');
-  return text;
-}
 
 std::string scaled(double value, double step, std::initializer_list<const char*> units) {
   const char* const* unit = units.begin();
@@ -130,6 +123,7 @@ void print_json(const CheckpointReport& report, bool tensors) {
 }
 
 int run_inspect(const InspectOptions& options) {
+  if (is_picture(options.path)) return report_picture(options.path, options.json);
   const auto path = find_model(options.path);
   const auto report =
       path.ok() ? inspect_checkpoint(*path, !options.skip_values) : Result<CheckpointReport>(path.status());
@@ -150,14 +144,16 @@ int run_inspect(const InspectOptions& options) {
 void add_inspect(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* inspect =
-      app.add_subcommand("inspect", "Say what a checkpoint is, part by part, and what is wrong with it");
+      app.add_subcommand("inspect", "Say what a checkpoint is and what is wrong with it, or how a picture was made");
   inspect->add_option(
       "path", options->path,
-      "Diffusers folder, .safetensors file or folder of such files (default: the embedded octavo-tiny)");
+      "Diffusers folder, .safetensors file or folder of such files (default: the embedded octavo-tiny); or a PNG, JPEG "
+      "or WebP");
   inspect->add_flag("--json", options->json, "Print JSON");
   inspect->add_flag("--tensors", options->tensors, "List every tensor");
   inspect->add_flag("--skip-values", options->skip_values, "Do not read the values (NaN and infinity are not found)");
-  inspect->footer("Exit status: 0 nothing wrong found, 1 something is wrong, 2 the path holds no checkpoint.");
+  inspect->footer(
+      "Exit status: 0 nothing wrong found, 1 something is wrong, 2 the path holds neither checkpoint nor picture.");
   inspect->callback([options, &exit_code] { exit_code = run_inspect(*options); });
 }
 
