@@ -141,6 +141,8 @@ std::vector<std::int32_t> T5Tokenizer::encode_padded(std::string_view text, int 
   return ids;
 }
 
+std::int32_t T5Tokenizer::end_id() const { return tables_->end; }
+std::int32_t T5Tokenizer::pad_id() const { return tables_->pad; }
 int T5Tokenizer::model_max_length() const { return tables_->max_length; }
 std::size_t T5Tokenizer::vocabulary_size() const { return static_cast<std::size_t>(tables_->pieces.GetPieceSize()); }
 

@@ -29,6 +29,8 @@ class T5Tokenizer {
   /// ids + </s>, cut to `length` (</s> stays last), padded with <pad>.
   std::vector<std::int32_t> encode_padded(std::string_view text, int length) const;
 
+  std::int32_t end_id() const;
+  std::int32_t pad_id() const;
   int model_max_length() const;  // 512 for SD3.5
   std::size_t vocabulary_size() const;
 
