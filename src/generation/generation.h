@@ -2,6 +2,7 @@
 // beyond validation; a dialect (api/a1111) fills a GenerationRequest, the pipeline turns it into a GenerationResult.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -9,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -30,12 +32,21 @@ struct GenerationRequest {
   int image_count = 1;     // pictures in this call (A1111: batch_size * n_iter)
   std::string sampler;     // "" = the model's default; names and aliases in sampling's tables
   std::string schedule;    // "" = the sampler's default
-  int t5_length = 0;       // T5 tokens with padding; 0 = the model's default
+  int t5_length = 0;       // T5 tokens with padding (comfyui: at least); 0 = the model's default (comfyui: 77)
+  std::string prompt_2;    // CLIP-G's own prompt; "" = `prompt`, which is CLIP-L's
+  std::string prompt_3;    // T5's own prompt; "" = `prompt`
+  std::string negative_prompt_2, negative_prompt_3;  // the same for `negative_prompt`
+  std::string prompt_syntax;                         // one of kPromptSyntaxes: how weights are written; "" = the first
+  int clip_skip = 0;  // CLIP's hidden state counted from the last layer, as A1111 counts; up to 2 = the model's own.
+                      // diffusers' clip_skip k is k + 2 here; "plain" skips for the prompt alone, as diffusers does
   bool keep_partial = false;  // interrupted: return what is drawn (A1111) instead of an error
 };
 
 inline constexpr std::size_t kMaxPromptBytes = 64 * 1024;
 inline constexpr int kMaxImageCount = 64;
+/// "a1111" and "comfyui" read weights as those do and take prompts of any length in chunks of 75 tokens; "plain" is
+/// literal and cut, as in diffusers. A prompt of at most 75 tokens without special characters is the same in all.
+inline constexpr std::array<std::string_view, 3> kPromptSyntaxes = {"a1111", "comfyui", "plain"};
 
 /// What a loaded model can do; validation and the API's listings read it.
 struct Capabilities {
@@ -51,6 +62,7 @@ struct Capabilities {
   double default_guidance_scale = 7.0;
   int max_t5_length = 77;
   int default_t5_length = 77;
+  int max_clip_skip = 12;              // layers of the smaller CLIP encoder
   std::vector<std::string> samplers;   // first = default; canonical names
   std::vector<std::string> schedules;  // first = default
 };

@@ -44,6 +44,12 @@ image::Infotext describe(const GenerationRequest& request, std::int64_t seed, co
   add("Size", fmt::format("{}x{}", request.width, request.height));
   add("Model hash", capabilities.model_hash);
   add("Model", capabilities.model_name);
+  if (request.clip_skip > 1) add("Clip skip", std::to_string(request.clip_skip));
+  if (request.prompt_syntax != kPromptSyntaxes.front()) add("Prompt syntax", request.prompt_syntax);
+  add("Prompt 2", request.prompt_2);
+  add("Prompt 3", request.prompt_3);
+  add("Negative prompt 2", request.negative_prompt_2);
+  add("Negative prompt 3", request.negative_prompt_3);
   add("Version", std::string(version));
   return infotext;
 }

@@ -31,5 +31,20 @@ TEST(Describe, says_what_was_drawn_in_a1111s_words_and_order) {
             "Model: octavo-tiny");
 }
 
+TEST(Describe, says_how_the_prompt_was_read_where_it_is_not_the_usual) {
+  GenerationRequest request;
+  request.prompt = "a";
+  request.prompt_syntax = "a1111";
+  request.clip_skip = 1;
+  EXPECT_EQ(image::format_infotext(describe(request, 1, {}, "")).find("Clip skip"), std::string::npos);
+  request.clip_skip = 2;
+  request.prompt_syntax = "comfyui";
+  request.prompt_2 = "b, c";
+  request.negative_prompt_3 = "d";
+  EXPECT_NE(image::format_infotext(describe(request, 1, {}, "v"))
+                .find("Clip skip: 2, Prompt syntax: comfyui, Prompt 2: \"b, c\", Negative prompt 3: d, Version: v"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace octavo::generation

@@ -1,3 +1,6 @@
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -17,6 +20,8 @@ Status check_prompt(const std::string& text, const char* field) {
   return {};
 }
 
+constexpr int kComfyUiT5Length = 77;  // its T5 sequences are as long as the text, and at least this
+
 Status check_size(int value, const char* field, const Capabilities& can) {
   if (value < can.min_size || value > can.max_size || value % can.size_multiple != 0) {
     return invalid_argument(field, fmt::format("{} is not possible; {} draws multiples of {} from {} to {}", value,
@@ -29,7 +34,16 @@ Status check_size(int value, const char* field, const Capabilities& can) {
 
 Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities& can) {
   OCTAVO_RETURN_IF_ERROR(check_prompt(request.prompt, "prompt"));
+  OCTAVO_RETURN_IF_ERROR(check_prompt(request.prompt_2, "prompt_2"));
+  OCTAVO_RETURN_IF_ERROR(check_prompt(request.prompt_3, "prompt_3"));
   OCTAVO_RETURN_IF_ERROR(check_prompt(request.negative_prompt, "negative_prompt"));
+  OCTAVO_RETURN_IF_ERROR(check_prompt(request.negative_prompt_2, "negative_prompt_2"));
+  OCTAVO_RETURN_IF_ERROR(check_prompt(request.negative_prompt_3, "negative_prompt_3"));
+  if (request.prompt_syntax.empty()) request.prompt_syntax = kPromptSyntaxes.front();
+  if (std::find(kPromptSyntaxes.begin(), kPromptSyntaxes.end(), request.prompt_syntax) == kPromptSyntaxes.end()) {
+    return invalid_argument(
+        "prompt_syntax", fmt::format("'{}' is not one of {}", request.prompt_syntax, fmt::join(kPromptSyntaxes, ", ")));
+  }
   if (request.width == 0) request.width = can.default_width;
   if (request.height == 0) request.height = can.default_height;
   OCTAVO_RETURN_IF_ERROR(check_size(request.width, "width", can));
@@ -45,7 +59,13 @@ Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities&
   if (request.image_count < 1 || request.image_count > kMaxImageCount) {
     return invalid_argument("image_count", fmt::format("{} is outside 1 to {}", request.image_count, kMaxImageCount));
   }
-  if (request.t5_length == 0) request.t5_length = can.default_t5_length;
+  if (request.clip_skip < 0 || request.clip_skip > can.max_clip_skip) {
+    return invalid_argument("clip_skip", fmt::format("{} is outside 0 to {}", request.clip_skip, can.max_clip_skip));
+  }
+  if (request.t5_length == 0) {
+    request.t5_length =
+        request.prompt_syntax == "comfyui" ? std::min(kComfyUiT5Length, can.max_t5_length) : can.default_t5_length;
+  }
   if (request.t5_length < 1 || request.t5_length > can.max_t5_length) {
     return invalid_argument("t5_length", fmt::format("{} is outside 1 to {}", request.t5_length, can.max_t5_length));
   }

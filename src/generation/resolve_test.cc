@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include "generation/generation.h"
 
@@ -32,6 +33,23 @@ TEST(Resolve, fills_the_models_defaults) {
   EXPECT_EQ(resolved->steps, 28);
   EXPECT_EQ(resolved->guidance_scale, 7.0);
   EXPECT_EQ(resolved->t5_length, 77);
+  EXPECT_EQ(resolved->prompt_syntax, "a1111");
+  EXPECT_EQ(resolved->clip_skip, 0);
+}
+
+TEST(Resolve, t5_is_as_short_as_comfyui_has_it_under_its_rules) {
+  Capabilities can = tiny();
+  can.max_t5_length = 512;
+  can.default_t5_length = 256;
+  GenerationRequest request;
+  EXPECT_EQ(resolve(request, can)->t5_length, 256);
+  request.prompt_syntax = "comfyui";
+  EXPECT_EQ(resolve(request, can)->t5_length, 77);
+  request.t5_length = 512;
+  EXPECT_EQ(resolve(request, can)->t5_length, 512);
+  can.max_t5_length = 40;
+  request.t5_length = 0;
+  EXPECT_EQ(resolve(request, can)->t5_length, 40);
 }
 
 TEST(Resolve, keeps_a_given_seed_and_draws_a_32_bit_one_otherwise) {
@@ -60,6 +78,10 @@ TEST(Resolve, names_the_field_it_refuses) {
     EXPECT_EQ(refused_field([&](auto& r) { r.guidance_scale = guidance; }), "guidance_scale") << guidance;
   }
   for (const int count : {-1, 0, 65}) EXPECT_EQ(refused_field([&](auto& r) { r.image_count = count; }), "image_count");
+  for (const int skip : {-1, 13}) EXPECT_EQ(refused_field([&](auto& r) { r.clip_skip = skip; }), "clip_skip");
+  for (const char* syntax : {"A1111", "none", " "}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.prompt_syntax = syntax; }), "prompt_syntax") << syntax;
+  }
   for (const int length : {-1, 78}) EXPECT_EQ(refused_field([&](auto& r) { r.t5_length = length; }), "t5_length");
   EXPECT_EQ(refused_field([&](auto& r) {
               r.seed = std::numeric_limits<std::int64_t>::max();
@@ -79,6 +101,12 @@ TEST(Resolve, refuses_prompts_that_are_not_text) {
   EXPECT_EQ(refused_field([&](auto& r) { r.prompt = std::string(kMaxPromptBytes + 1, 'x'); }), "prompt");
   EXPECT_EQ(refused_field([&](auto& r) { r.prompt = std::string(kMaxPromptBytes, 'x'); }), "");
   EXPECT_EQ(refused_field([&](auto& r) { r.negative_prompt = "\xED\xA0\x80"; }), "negative_prompt");  // a surrogate
+  for (const auto& [field, name] : {std::pair{&GenerationRequest::prompt_2, "prompt_2"},
+                                    {&GenerationRequest::prompt_3, "prompt_3"},
+                                    {&GenerationRequest::negative_prompt_2, "negative_prompt_2"},
+                                    {&GenerationRequest::negative_prompt_3, "negative_prompt_3"}}) {
+    EXPECT_EQ(refused_field([&, member = field](auto& r) { r.*member = "\xFF"; }), name);
+  }
   EXPECT_EQ(refused_field([&](auto& r) {
               r.prompt = "";
               r.negative_prompt = "\xF0\x9F\x90\xB1";

@@ -3,12 +3,13 @@
 #include <cstring>
 
 #include "pipeline/pipeline.h"
+#include "text/prompt_grammar.h"
 
 namespace octavo::pipeline {
 namespace {
 
 constexpr std::string_view kMark = "OCTDNS1\n";
-constexpr std::size_t kMaxRequestBytes = 1 << 20;  // two prompts at their limit, escaped
+constexpr std::size_t kMaxRequestBytes = 4 << 20;  // six prompts at their limit, escaped
 
 Status broken(const std::string& why) { return data_corruption("denoise state", why); }
 
@@ -26,6 +27,12 @@ std::vector<std::byte> DenoiseState::to_bytes() const {
                                    {"sampler", request.sampler},
                                    {"schedule", request.schedule},
                                    {"t5_length", request.t5_length},
+                                   {"prompt_2", request.prompt_2},
+                                   {"prompt_3", request.prompt_3},
+                                   {"negative_prompt_2", request.negative_prompt_2},
+                                   {"negative_prompt_3", request.negative_prompt_3},
+                                   {"prompt_syntax", request.prompt_syntax},
+                                   {"clip_skip", request.clip_skip},
                                    {"keep_partial", request.keep_partial},
                                    {"image_index", image_index}};
   const std::string text = boost::json::serialize(fields);
@@ -55,8 +62,7 @@ Result<DenoiseState> DenoiseState::from_bytes(std::span<const std::byte> bytes) 
   bytes = bytes.subspan(kMark.size() + 4);
   if (length > kMaxRequestBytes || length > bytes.size()) return broken("the request's length is wrong");
   boost::system::error_code error;
-  const auto value =
-      boost::json::parse(std::string_view(reinterpret_cast<const char*>(bytes.data()), length), error);
+  const auto value = boost::json::parse(std::string_view(reinterpret_cast<const char*>(bytes.data()), length), error);
   if (error || !value.is_object()) return broken("the request is not a JSON object");
   const auto& fields = value.get_object();
   DenoiseState state;
@@ -82,9 +88,16 @@ Result<DenoiseState> DenoiseState::from_bytes(std::span<const std::byte> bytes) 
   read("sampler", state.request.sampler);
   read("schedule", state.request.schedule);
   read("t5_length", state.request.t5_length);
+  read("prompt_2", state.request.prompt_2);
+  read("prompt_3", state.request.prompt_3);
+  read("negative_prompt_2", state.request.negative_prompt_2);
+  read("negative_prompt_3", state.request.negative_prompt_3);
+  read("prompt_syntax", state.request.prompt_syntax);
+  read("clip_skip", state.request.clip_skip);
   read("keep_partial", state.request.keep_partial);
   read("image_index", state.image_index);
   if (!complete) return broken("the request lacks a field or has one of a wrong type");
+  if (!text::find_prompt_syntax(state.request.prompt_syntax)) return broken("its prompt_syntax is unknown");
   OCTAVO_ASSIGN_OR_RETURN(state.sampler, sampling::SamplerState::from_bytes(bytes.subspan(length)));
   return state;
 }

@@ -10,7 +10,7 @@
 namespace octavo::pipeline {
 namespace {
 
-constexpr int kDiffusersSteps = 28;          // StableDiffusion3Pipeline's own defaults
+constexpr int kDiffusersSteps = 28;  // StableDiffusion3Pipeline's own defaults
 constexpr double kDiffusersGuidance = 7.0;
 
 generation::Capabilities describe(const models::Sd35& model) {
@@ -25,6 +25,7 @@ generation::Capabilities describe(const models::Sd35& model) {
   can.default_guidance_scale = kDiffusersGuidance;
   can.max_t5_length = model.limits.max_t5_length;
   can.default_t5_length = model.limits.default_t5_length;
+  can.max_clip_skip = model.limits.max_clip_skip;
   can.samplers.clear();
   for (const auto& row : sampling::sampler_rows()) can.samplers.emplace_back(row.name);
   can.schedules.clear();
@@ -34,8 +35,7 @@ generation::Capabilities describe(const models::Sd35& model) {
 
 }  // namespace
 
-Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vector<std::string>& kernels,
-                                       int threads) {
+Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vector<std::string>& kernels, int threads) {
   LoadOptions options;
   if (dtype == "f32") {
     options.precision = LoadOptions::Precision::kF32;
@@ -78,8 +78,7 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& roo
   pipeline->capabilities_ = describe(pipeline->model_);
   spdlog::info("{}: {:.1f} MiB of weights on {}; arithmetic {} because {}; loaded in {:.3f} s",
                pipeline->capabilities_.model_name, static_cast<double>(pipeline->model_.weight_bytes) / (1 << 20),
-               traits.name, dtype_name(dtype), reason,
-               seconds(std::chrono::steady_clock::now() - started));
+               traits.name, dtype_name(dtype), reason, seconds(std::chrono::steady_clock::now() - started));
   if (!pipeline->model_.encoder_t5) {
     spdlog::warn("{} has no T5 encoder: its part of the prompt is zeros, as in diffusers",
                  pipeline->capabilities_.model_name);

@@ -1,4 +1,5 @@
-// The pipeline on the embedded model: what a request may rely on. Pictures are small and steps few, so that it is quick.
+// The pipeline on the embedded model: what a request may rely on. Pictures are small and steps few, so that it is
+// quick.
 #include "pipeline/pipeline.h"
 
 #include <gmock/gmock.h>
@@ -62,6 +63,44 @@ TEST_F(PipelineTest, a_run_parked_at_every_step_ends_in_the_same_bits) {
   EXPECT_EQ(pipeline_->decode(resumed)->pixels, pipeline_->decode(straight)->pixels);
 }
 
+TEST_F(PipelineTest, a_long_weighted_prompt_is_parked_and_resumed_to_the_same_bits) {
+  GenerationRequest wanted = request("a (red:1.3) apple BREAK two [cats] on a table");
+  wanted.prompt_2 = "an apple";
+  wanted.negative_prompt_3 = "(blue:1.2)";
+  wanted.clip_skip = 2;
+  wanted.steps = 2;
+  DenoiseState straight = pipeline_->begin(wanted, 0).value();
+  ASSERT_TRUE(pipeline_->advance(straight, 2, {}).ok());
+  DenoiseState parked = pipeline_->begin(wanted, 0).value();
+  ASSERT_TRUE(pipeline_->advance(parked, 1, {}).ok());
+  pipeline_->clear_prompt_cache();
+  DenoiseState resumed = DenoiseState::from_bytes(parked.to_bytes()).value();
+  EXPECT_EQ(resumed.request.prompt_2, wanted.prompt_2);
+  EXPECT_EQ(resumed.request.negative_prompt_3, wanted.negative_prompt_3);
+  EXPECT_EQ(resumed.request.prompt_syntax, "a1111");
+  EXPECT_EQ(resumed.request.clip_skip, 2);
+  ASSERT_TRUE(pipeline_->advance(resumed, 2, {}).ok());
+  EXPECT_EQ(resumed.sampler.latents, straight.sampler.latents);
+}
+
+TEST_F(PipelineTest, the_prompts_syntax_decides_what_brackets_mean) {
+  GenerationRequest plain = request("a (red:1.5) apple");
+  plain.steps = 1;
+  GenerationRequest other = plain;
+  const std::vector<std::uint8_t> weighted = draw(plain);
+  other.prompt_syntax = "plain";
+  EXPECT_NE(draw(other), weighted);
+  other.prompt_syntax = "comfyui";
+  EXPECT_NE(draw(other), weighted);
+  GenerationRequest simple = request("a red apple");
+  simple.steps = 1;
+  const std::vector<std::uint8_t> unweighted = draw(simple);
+  for (const std::string_view syntax : generation::kPromptSyntaxes) {
+    simple.prompt_syntax = syntax;
+    EXPECT_EQ(draw(simple), unweighted) << syntax;
+  }
+}
+
 TEST_F(PipelineTest, forged_states_are_refused) {
   std::vector<std::byte> bytes = pipeline_->begin(request(), 0).value().to_bytes();
   for (const std::size_t length : {std::size_t{0}, std::size_t{11}, bytes.size() / 2, bytes.size() - 1}) {
@@ -70,6 +109,9 @@ TEST_F(PipelineTest, forged_states_are_refused) {
   DenoiseState other_size = pipeline_->begin(request(), 0).value();
   other_size.request.width = 256;
   EXPECT_EQ(pipeline_->advance(other_size, 4, {}).code(), ErrorCode::kDataCorruption);
+  DenoiseState other_syntax = pipeline_->begin(request(), 0).value();
+  other_syntax.request.prompt_syntax = "latex";
+  EXPECT_EQ(DenoiseState::from_bytes(other_syntax.to_bytes()).status().code(), ErrorCode::kDataCorruption);
 }
 
 TEST_F(PipelineTest, picture_does_not_depend_on_neighbours_or_the_prompt_cache) {

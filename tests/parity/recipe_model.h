@@ -17,6 +17,7 @@ class RecipeModel {
   RecipeModel(const RecipeModel&) = delete;
   RecipeModel& operator=(const RecipeModel&) = delete;
 
+  const std::filesystem::path& root() const { return root_; }
   bool has_part(const std::string& name) const;
   weights::CheckpointPart part(const std::string& name) const;
 

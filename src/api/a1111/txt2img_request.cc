@@ -251,10 +251,28 @@ void read_sampler(Fields& fields, const generation::Capabilities& can, generatio
   request.schedule = choice->schedule;
 }
 
+/// The options of override_settings that change the picture; the others are for a model and files we do not have.
+void read_overrides(Fields& fields, const generation::Capabilities& can, generation::GenerationRequest& request) {
+  const json::value& settings = fields.value("override_settings");
+  if (!settings.is_object()) return;
+  const json::value* skip = settings.get_object().if_contains("CLIP_stop_at_last_layers");
+  if (skip == nullptr || skip->is_null()) return;
+  const auto coerced = coerce(*skip, kInteger);
+  const auto* number = std::get_if<json::value>(&coerced);
+  if (number == nullptr || number->get_int64() < 0 || number->get_int64() > can.max_clip_skip) {
+    fields.refuse("override_settings",
+                  fmt::format("CLIP_stop_at_last_layers must be an integer from 1 to {}", can.max_clip_skip),
+                  "value_error");
+    return;
+  }
+  request.clip_skip = static_cast<int>(number->get_int64());
+}
+
 /// GenerationRequest's names of what resolve() may still refuse, as the body spells them.
 std::string body_field(const std::string& subject) {
   if (subject == "guidance_scale") return "cfg_scale";
   if (subject == "image_count") return "batch_size";
+  if (subject == "clip_skip") return "override_settings";
   return subject;
 }
 
@@ -280,6 +298,7 @@ Txt2ImgOrRefusal read_call(const json::object& body, const generation::Capabilit
   request.keep_partial = true;
   call.send_images = fields.flag("send_images");
   read_sampler(fields, can, request);
+  read_overrides(fields, can, request);
   if (fields.flag("enable_hr")) fields.refuse("enable_hr", "a second pass is not available", "value_error.unsupported");
   if (fields.number("subseed_strength") != 0) {
     fields.refuse("subseed_strength", "variation seeds are not available", "value_error.unsupported");

@@ -75,6 +75,23 @@ TEST(ParseTxt2Img, the_sampler_name_wins_over_the_index_and_the_scheduler_is_rea
   EXPECT_EQ(accepted(R"({"scheduler": "Simple"})").request.schedule, "simple");
 }
 
+TEST(ParseTxt2Img, weights_are_a1111s_and_clip_skip_is_an_override) {
+  EXPECT_EQ(accepted(R"json({"prompt": "(a:1.3)"})json").request.prompt_syntax, "a1111");
+  EXPECT_EQ(accepted("{}").request.clip_skip, 0);
+  for (const char* value : {"1", "1.0", "\"1\"", "true"}) {
+    EXPECT_EQ(accepted(std::string(R"({"override_settings": {"CLIP_stop_at_last_layers": )") + value + "}}")
+                  .request.clip_skip,
+              1)
+        << value;
+  }
+  EXPECT_EQ(accepted(R"({"override_settings": {"CLIP_stop_at_last_layers": 3}, "clip_skip": 9})").request.clip_skip, 3);
+  EXPECT_EQ(accepted(R"({"override_settings": {"CLIP_stop_at_last_layers": null}})").request.clip_skip, 0);
+  for (const char* value : {"13", "-1", "\"many\"", "[]"}) {
+    EXPECT_EQ(refused_status(std::string(R"({"override_settings": {"CLIP_stop_at_last_layers": )") + value + "}}"), 422)
+        << value;
+  }
+}
+
 TEST(ParseTxt2Img, the_largest_seed_leaves_room_for_a_batch) {
   EXPECT_EQ(accepted(R"({"seed": 9223372036854775743, "batch_size": 64})").request.seed, 9223372036854775743);
   EXPECT_EQ(refused_status(R"({"seed": 9223372036854775744})"), 422);

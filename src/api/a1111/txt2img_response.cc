@@ -1,5 +1,6 @@
 #include "api/a1111/txt2img_response.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "api/a1111/errors.h"
@@ -55,7 +56,7 @@ std::string info_json(const Txt2ImgCall& call, const generation::GenerationResul
   json.end_object().key("index_of_first_image").number(0).key("infotexts").begin_array();
   for (const std::string& text : infotexts) json.string(text);
   json.end_array().key("styles").begin_array().end_array().key("job_timestamp").string(job_timestamp);
-  json.key("clip_skip").number(1).key("is_using_inpainting_conditioning").boolean(false);
+  json.key("clip_skip").number(std::max(1, drawn.clip_skip)).key("is_using_inpainting_conditioning").boolean(false);
   return json.key("version").string(version).end_object().take();
 }
 

@@ -93,8 +93,9 @@ int ClipTextModel::eos_row(const std::vector<std::int32_t>& ids) const {
 }
 
 void ClipTextModel::encode(ops::ExecutionContext& context, const TensorView& ids, const std::vector<int>& eos_rows,
-                           const TensorView& hidden, const TensorView& pooled) const {
+                           const TensorView& hidden, const TensorView& pooled, int clip_layer) const {
   const ClipConfig& c = config_;
+  OCTAVO_CHECK(clip_layer >= 2 && clip_layer <= c.layers, "hidden state {} of {} layers", clip_layer, c.layers);
   const std::int64_t B = ids.dim(0), T = ids.dim(1), D = c.width, H = c.heads, head = D / H;
   auto& arena = context.arena();
   device::Arena::Scope scope(arena);
@@ -111,25 +112,31 @@ void ClipTextModel::encode(ops::ExecutionContext& context, const TensorView& ids
   context.tap(label_ + ".embeddings", x);
   for (int i = 0; i < c.layers; ++i) {
     const Layer& layer = layers_[static_cast<std::size_t>(i)];
-    ops::layer_norm(context, {.x = x, .weight = layer.norm1_weight.view, .bias = layer.norm1_bias.view, .eps = c.eps,
-                              .out = normed});
+    ops::layer_norm(
+        context,
+        {.x = x, .weight = layer.norm1_weight.view, .bias = layer.norm1_bias.view, .eps = c.eps, .out = normed});
     layer.qkv.forward(context, normed, qkv);
     ops::qkv_split_norm(context, {.qkv = qkv, .q = q, .k = k, .v = v});
-    ops::attention(context, {.q = q, .k = k, .v = v, .score_factor = 1.0f / std::sqrt(static_cast<float>(head)),
-                             .causal = true, .out = attended});
+    ops::attention(context, {.q = q,
+                             .k = k,
+                             .v = v,
+                             .score_factor = 1.0f / std::sqrt(static_cast<float>(head)),
+                             .causal = true,
+                             .out = attended});
     layer.out.forward(context, attended, x, {.residual = x});
-    ops::layer_norm(context, {.x = x, .weight = layer.norm2_weight.view, .bias = layer.norm2_bias.view, .eps = c.eps,
-                              .out = normed});
+    ops::layer_norm(
+        context,
+        {.x = x, .weight = layer.norm2_weight.view, .bias = layer.norm2_bias.view, .eps = c.eps, .out = normed});
     layer.fc1.forward(context, normed, wide, {.activation = c.activation});
     layer.fc2.forward(context, wide, x, {.residual = x});
     if (context.tapped()) context.tap(label_ + ".layers." + std::to_string(i), x);
-    if (i == c.layers - 2) ops::cast(context, {.x = x, .out = hidden});
+    if (i == c.layers - clip_layer) ops::cast(context, {.x = x, .out = hidden});
   }
   for (std::int64_t b = 0; b < B; ++b) {
     const TensorView row = x.slice(0, b, 1).slice(1, eos_rows[static_cast<std::size_t>(b)], 1);  // [1, 1, D]
     const TensorView row_normed = normed.slice(0, b, 1).slice(1, 0, 1);
-    ops::layer_norm(context, {.x = row, .weight = final_weight_.view, .bias = final_bias_.view, .eps = c.eps,
-                              .out = row_normed});
+    ops::layer_norm(
+        context, {.x = row, .weight = final_weight_.view, .bias = final_bias_.view, .eps = c.eps, .out = row_normed});
     projection_.forward(context, row_normed.reshape(Shape{1, D}), pooled.slice(0, b, 1));
   }
   context.tap(label_ + ".pooled", pooled);

@@ -30,10 +30,11 @@ class ClipTextModel {
   static Result<ClipTextModel> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype);
 
   /// ids [B, T] i32 on the device (T = positions), `eos_rows` the row of each sequence's end token.
-  /// hidden [B, T, width] f32 (outer strides allowed): hidden_states[-2], no final norm.
+  /// hidden [B, T, width] f32 (outer strides allowed): hidden_states[-clip_layer], no final norm; clip_layer from 2
+  /// (what SD3.5 reads) to the number of layers.
   /// pooled [B, projection] f32 (row stride allowed): final norm at the end token, projected.
   void encode(ops::ExecutionContext& context, const TensorView& ids, const std::vector<int>& eos_rows,
-              const TensorView& hidden, const TensorView& pooled) const;
+              const TensorView& hidden, const TensorView& pooled, int clip_layer = 2) const;
 
   /// Where the pooled row is: the first end token, or the largest id under the legacy rule (same row for CLIP).
   int eos_row(const std::vector<std::int32_t>& ids) const;

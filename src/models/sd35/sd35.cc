@@ -29,8 +29,9 @@ Result<FlowConfig> read_flow(const DiffusersFolder& folder) {
   }
   if (const auto* dynamic = config.if_contains("use_dynamic_shifting");
       dynamic != nullptr && dynamic->is_bool() && dynamic->get_bool()) {
-    return invalid_argument(file, "use_dynamic_shifting is on; Stable Diffusion 3.5 uses a static shift of 3.0: set it "
-                                  "to false");
+    return invalid_argument(file,
+                            "use_dynamic_shifting is on; Stable Diffusion 3.5 uses a static shift of 3.0: set it "
+                            "to false");
   }
   return flow;
 }
@@ -77,12 +78,12 @@ Result<Sd35> Sd35::load(device::Device& device, const std::filesystem::path& roo
   const auto* pipeline_class = folder.model_index().if_contains("_class_name");
   if (pipeline_class == nullptr || !pipeline_class->is_string() ||
       !std::string_view(pipeline_class->get_string()).starts_with("StableDiffusion3")) {
-    return invalid_argument((root / "model_index.json").string(),
-                            "is a " +
-                                (pipeline_class != nullptr && pipeline_class->is_string()
-                                     ? std::string(pipeline_class->get_string())
-                                     : std::string("pipeline without a name")) +
-                                ", expected a StableDiffusion3Pipeline");
+    return invalid_argument(
+        (root / "model_index.json").string(),
+        "is a " +
+            (pipeline_class != nullptr && pipeline_class->is_string() ? std::string(pipeline_class->get_string())
+                                                                      : std::string("pipeline without a name")) +
+            ", expected a StableDiffusion3Pipeline");
   }
   OCTAVO_ASSIGN_OR_RETURN(const FlowConfig flow, read_flow(folder));
   std::size_t weight_bytes = 0;
@@ -160,13 +161,22 @@ Result<Sd35> Sd35::load(device::Device& device, const std::filesystem::path& roo
   limits.max_size = static_cast<int>(mmdit.config().position_side) * limits.size_multiple;
   limits.min_size = std::min(limits.min_size, limits.max_size);
   limits.default_size = sample_size.ok() ? static_cast<int>(*sample_size) * downscale : limits.max_size;
-  limits.default_size = std::clamp(limits.default_size / limits.size_multiple * limits.size_multiple, limits.min_size,
-                                   limits.max_size);
+  limits.default_size =
+      std::clamp(limits.default_size / limits.size_multiple * limits.size_multiple, limits.min_size, limits.max_size);
+  limits.max_clip_skip = std::min(encoder_l.config().layers, encoder_g.config().layers);
   limits.max_t5_length = tokenizer_t5 ? tokenizer_t5->model_max_length() : kDiffusersT5Length;
   limits.default_t5_length = std::min(kDiffusersT5Length, limits.max_t5_length);
-  return Sd35{std::move(tokenizer_l), std::move(tokenizer_g), std::move(tokenizer_t5), std::move(encoder_l),
-              std::move(encoder_g),   std::move(encoder_t5),  std::move(mmdit),        std::move(decoder),
-              flow,                   std::move(limits),      weight_bytes};
+  return Sd35{std::move(tokenizer_l),
+              std::move(tokenizer_g),
+              std::move(tokenizer_t5),
+              std::move(encoder_l),
+              std::move(encoder_g),
+              std::move(encoder_t5),
+              std::move(mmdit),
+              std::move(decoder),
+              flow,
+              std::move(limits),
+              weight_bytes};
 }
 
 }  // namespace octavo::models

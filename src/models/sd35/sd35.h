@@ -22,14 +22,15 @@ struct FlowConfig {
 
 /// Defaults that a checkpoint implies: the sizes of its tables, not of its weights.
 struct Sd35Limits {
-  std::string name;   // the folder's name
-  std::string hash;   // 10 hex digits over names, shapes and the first bytes of every tensor
+  std::string name;  // the folder's name
+  std::string hash;  // 10 hex digits over names, shapes and the first bytes of every tensor
   int size_multiple = 16;
   int min_size = 128;
   int max_size = 0;
   int default_size = 0;
   int max_t5_length = 0;
   int default_t5_length = 0;
+  int max_clip_skip = 0;  // layers of the smaller CLIP encoder
 };
 
 struct Sd35 {
