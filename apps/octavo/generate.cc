@@ -37,6 +37,12 @@ std::string flag_of(const std::string& field) {
   if (field == "guidance_scale") return "--guidance";
   if (field == "image_count") return "--batch";
   if (field == "t5_length") return "--t5-length";
+  if (field == "prompt_2") return "--prompt-2";
+  if (field == "prompt_3") return "--prompt-3";
+  if (field == "negative_prompt_2") return "--negative-2";
+  if (field == "negative_prompt_3") return "--negative-3";
+  if (field == "prompt_syntax") return "--prompt-syntax";
+  if (field == "clip_skip") return "--clip-skip";
   return "--" + field;
 }
 
@@ -158,6 +164,14 @@ void add_generate(CLI::App& app, int& exit_code) {
   CLI::App* generate = app.add_subcommand("generate", "Draw pictures from a prompt");
   generate->add_option("-p,--prompt", request.prompt, "What to draw")->required();
   generate->add_option("-n,--negative", request.negative_prompt, "What to steer away from");
+  generate->add_option("--prompt-2", request.prompt_2, "CLIP-G's own prompt (default: the prompt)");
+  generate->add_option("--prompt-3", request.prompt_3, "T5's own prompt (default: the prompt)");
+  generate->add_option("--negative-2", request.negative_prompt_2, "The same for the negative prompt");
+  generate->add_option("--negative-3", request.negative_prompt_3, "The same for the negative prompt");
+  generate->add_option("--prompt-syntax", request.prompt_syntax,
+                       "a1111: (red:1.3), [dim], BREAK; comfyui; plain: literal, cut at 75 tokens (default: a1111)");
+  generate->add_option("--clip-skip", request.clip_skip,
+                       "CLIP's hidden state counted from the last; up to 2 is the model's own");
   generate->add_option("--seed", request.seed, "Picture i is drawn from seed + i (default: random)");
   generate->add_option("--steps", request.steps, "Denoising steps (default: 28)");
   generate->add_option("--guidance", request.guidance_scale,

@@ -54,6 +54,7 @@ class Generate(unittest.TestCase):
                                   ("--steps", "many", "steps"), ("--guidance", "nan", "guidance"),
                                   ("--batch", "0", "batch"), ("--sampler", "nope", "sampler"),
                                   ("--dtype", "f8", "dtype"), ("--t5-length", "100000", "t5"),
+                                  ("--clip-skip", "99", "clip-skip"), ("--prompt-syntax", "latex", "prompt-syntax"),
                                   ("--kernel", "attention=nope", "nope"), ("--threads", "-3", "threads")):
             with self.subTest(flag=flag, value=value):
                 done = run("generate", "--prompt", "a cat", flag, value, "--out", str(self.folder / "no.png"))
@@ -75,7 +76,8 @@ class Generate(unittest.TestCase):
         done = run("generate", "--help")
         self.assertEqual(done.returncode, 0)
         for flag in ("--prompt", "--negative", "--seed", "--steps", "--guidance", "--width", "--height", "--batch",
-                     "--sampler", "--t5-length", "--model", "--out", "--dtype"):
+                     "--sampler", "--t5-length", "--prompt-2", "--prompt-3", "--negative-2", "--negative-3",
+                     "--prompt-syntax", "--clip-skip", "--model", "--out", "--dtype"):
             self.assertIn(flag, done.stdout)
 
 
