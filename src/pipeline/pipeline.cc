@@ -86,8 +86,8 @@ Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& reques
       sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps});
   const int downscale = model_.decoder.config().downscale();
   const Shape shape{1, model_.mmdit.config().in_channels, request.height / downscale, request.width / downscale};
-  return DenoiseState{request, image_index,
-                      sampling::initial_state(*sampler, levels.sigmas, shape, request.seed + image_index)};
+  const sampling::NoiseOptions noise{.seed = request.seed + image_index};
+  return DenoiseState{request, image_index, sampling::initial_state(*sampler, levels, {}, shape, {&noise, 1})};
 }
 
 Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {

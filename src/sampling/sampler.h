@@ -37,9 +37,17 @@ class SamplerVerbs {
   virtual void noise(const TensorView& out) = 0;
 };
 
+/// What a request may ask of a sampler; a value, part of a run's state.
+struct SamplerOptions {
+  float eta = 1.0f;      // how much fresh noise a step adds where the row says uses_eta: 0 = none, 1 = all
+  float s_noise = 1.0f;  // factor on that noise; below 1 smooths, above 1 roughens (k-diffusion's s_noise)
+  bool operator==(const SamplerOptions& other) const = default;
+};
+
 /// One step: from sigmas[index] to sigmas[index + 1].
 struct SamplerStep {
   int index = 0;
+  SamplerOptions options;
   std::span<const float> sigmas;          // steps + 1 values
   TensorView latents;                     // read and written
   std::span<const TensorView> history;    // history_count tensors; zero before the first step, kept between steps
@@ -55,9 +63,14 @@ struct SamplerRow {
   std::string_view default_schedule;          // a schedule's name
   int history_count = 0;
   int workspace_count = 0;
+  /// Adds noise of its own, scaled by SamplerOptions.
+  bool uses_eta = false;
+  /// Computes with log((1 - sigma) / sigma), which sigma = 1 does not have: a run that begins there begins at
+  /// Schedule::below_one instead.
+  bool needs_finite_snr = false;
   void (*step)(SamplerVerbs& verbs, const SamplerStep& step) = nullptr;
-  /// Every sigma at which the step calls the model, in the order of the calls, so that what depends on the
-  /// timestep alone is computed before the loop. Null = sigmas[0 .. steps - 1], one call a step.
+  /// Every sigma at which a step calls the model, each once, in the order of the first calls, so that what depends on
+  /// the timestep alone is computed before the loop. Null = sigmas[0 .. steps - 1].
   std::vector<float> (*model_sigmas)(std::span<const float> sigmas) = nullptr;
 };
 

@@ -8,9 +8,9 @@ namespace {
 /// The verbs over ops and a velocity function; lives for one step.
 class DeviceVerbs final : public SamplerVerbs {
  public:
-  DeviceVerbs(device::ExecutionContext& context, const VelocityFunction& velocity,
-              std::span<TorchCpuGenerator> generators, std::span<float> host_noise)
-      : context_(context), velocity_(velocity), generators_(generators), host_noise_(host_noise) {}
+  DeviceVerbs(device::ExecutionContext& context, const VelocityFunction& velocity, std::span<NoiseStream> streams,
+              std::span<float> host_noise)
+      : context_(context), velocity_(velocity), streams_(streams), host_noise_(host_noise) {}
 
   void denoise(const TensorView& latents, float sigma, Prediction prediction, const TensorView& out) override {
     velocity_(latents, sigma, out);
@@ -28,8 +28,8 @@ class DeviceVerbs final : public SamplerVerbs {
   }
 
   void noise(const TensorView& out) override {
-    for (std::size_t image = 0; image < generators_.size(); ++image) {
-      generators_[image].normal(host_noise_);
+    for (std::size_t image = 0; image < streams_.size(); ++image) {
+      streams_[image].normal(host_noise_);
       const TensorView target = out.slice(0, static_cast<std::int64_t>(image), 1);
       context_.device().copy_to_device(context_.stream(), target.data(), host_noise_.data(), target.byte_count());
       context_.stream().synchronize();  // host_noise_ is written again
@@ -39,7 +39,7 @@ class DeviceVerbs final : public SamplerVerbs {
  private:
   device::ExecutionContext& context_;
   const VelocityFunction& velocity_;
-  std::span<TorchCpuGenerator> generators_;
+  std::span<NoiseStream> streams_;
   std::span<float> host_noise_;
 };
 
@@ -63,6 +63,7 @@ Result<SamplerRun> SamplerRun::create(device::Device& device, device::Stream& st
   run.sigmas_ = state.sigmas;
   run.step_ = state.step;
   run.shape_ = state.shape;
+  run.options_ = state.options;
   run.noise_ = state.noise;
   run.host_noise_.resize(elements / static_cast<std::size_t>(state.shape[0]));
   const auto make_tensor = [&](const std::vector<float>* contents) -> Result<TensorView> {
@@ -91,6 +92,7 @@ void SamplerRun::advance(device::ExecutionContext& context, const VelocityFuncti
   SamplerStep step;
   step.index = step_;
   step.sigmas = sigmas_;
+  step.options = options_;
   step.latents = latents_;
   step.history = history_;
   step.workspace = workspace_;
@@ -104,6 +106,7 @@ SamplerState SamplerRun::save(device::ExecutionContext& context) const {
   state.sigmas = sigmas_;
   state.step = step_;
   state.shape = shape_;
+  state.options = options_;
   state.noise = noise_;
   const auto read = [&](const TensorView& view) {
     std::vector<float> values(static_cast<std::size_t>(view.element_count()));

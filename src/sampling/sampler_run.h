@@ -42,7 +42,8 @@ class SamplerRun {
   std::vector<float> sigmas_;
   int step_ = 0;
   Shape shape_;
-  std::vector<TorchCpuGenerator> noise_;
+  SamplerOptions options_;
+  std::vector<NoiseStream> noise_;
   std::vector<float> host_noise_;  // one picture's values on their way to the device
   std::vector<device::Buffer> buffers_;
   TensorView latents_;

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <limits>
@@ -58,13 +57,22 @@ const SamplerRow kRestless = {.name = "restless",
                               .default_schedule = "normal",
                               .history_count = 2,
                               .workspace_count = 2,
+                              .uses_eta = true,
                               .step = restless_step,
                               .model_sigmas = nullptr};
 
-std::array<const SamplerRow*, 2> all_rows() { return {find_sampler("euler").value(), &kRestless}; }
+/// Every row of the table, and the one above.
+std::vector<const SamplerRow*> all_rows() {
+  std::vector<const SamplerRow*> rows = {&kRestless};
+  for (const SamplerRow& row : sampler_rows()) rows.push_back(&row);
+  return rows;
+}
 
-SamplerState start(const SamplerRow& row, int steps, const Shape& shape, std::int64_t seed = 5) {
-  return initial_state(row, make_schedule(*find_schedule("").value(), steps).sigmas, shape, seed);
+SamplerState start(const SamplerRow& row, int steps, const Shape& shape, std::int64_t seed = 5,
+                   const SamplerOptions& options = {}) {
+  std::vector<NoiseOptions> pictures(static_cast<std::size_t>(shape[0]));
+  for (std::size_t i = 0; i < pictures.size(); ++i) pictures[i].seed = seed + static_cast<std::int64_t>(i);
+  return initial_state(row, make_schedule(*find_schedule("").value(), steps), options, shape, pictures);
 }
 
 SamplerState finish(Machine& machine, const SamplerRow& row, const SamplerState& state) {

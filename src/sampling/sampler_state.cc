@@ -7,10 +7,10 @@
 namespace octavo::sampling {
 namespace {
 
-// Layout, little endian: magic, version, sampler name, sigmas, step, shape, generators, latents, history, FNV-1a of
-// everything before it. Lists carry their length first.
+// Layout, little endian: magic, version, sampler name, sigmas, step, eta, s_noise, shape, noise streams, latents,
+// history, FNV-1a of everything before it. Lists carry their length first.
 constexpr std::uint32_t kMagic = 0x5353434F;  // "OCSS"
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 constexpr std::size_t kChecksumBytes = 8;
 constexpr std::size_t kMaxNameBytes = 64;
 constexpr std::size_t kMaxHistory = 16;
@@ -48,6 +48,8 @@ class Reader {
   explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
   bool ok() const { return ok_; }
   bool at_end() const { return bytes_.empty(); }
+  /// What is not read yet, for readers of their own.
+  std::span<const std::byte>& rest() { return bytes_; }
   std::uint32_t u32() { return static_cast<std::uint32_t>(little_endian(4)); }
   std::uint64_t u64() { return little_endian(8); }
   std::span<const std::byte> take(std::uint64_t count) {
@@ -106,9 +108,11 @@ std::vector<std::byte> SamplerState::to_bytes() const {
   writer.text(sampler);
   writer.floats(sigmas);
   writer.u32(static_cast<std::uint32_t>(step));
+  writer.u32(std::bit_cast<std::uint32_t>(options.eta));
+  writer.u32(std::bit_cast<std::uint32_t>(options.s_noise));
   for (int axis = 0; axis < shape.rank(); ++axis) writer.u64(static_cast<std::uint64_t>(shape[axis]));
   writer.u32(static_cast<std::uint32_t>(noise.size()));
-  for (const TorchCpuGenerator& generator : noise) generator.append_bytes(writer.bytes());
+  for (const NoiseStream& stream : noise) stream.append_bytes(writer.bytes());
   writer.floats(latents);
   writer.u32(static_cast<std::uint32_t>(history.size()));
   for (const std::vector<float>& tensor : history) writer.floats(tensor);
@@ -130,6 +134,8 @@ Result<SamplerState> SamplerState::from_bytes(std::span<const std::byte> bytes) 
   state.sampler = reader.text(kMaxNameBytes);
   state.sigmas = reader.floats();
   const std::uint32_t step = reader.u32();
+  state.options.eta = std::bit_cast<float>(reader.u32());
+  state.options.s_noise = std::bit_cast<float>(reader.u32());
   std::uint64_t elements = 1;
   for (int axis = 0; axis < 4; ++axis) {
     const std::uint64_t extent = reader.u64();
@@ -138,13 +144,11 @@ Result<SamplerState> SamplerState::from_bytes(std::span<const std::byte> bytes) 
     elements *= extent;
     state.shape.append(static_cast<std::int64_t>(extent));
   }
-  const std::uint32_t generators = reader.u32();
-  if (generators != static_cast<std::uint64_t>(state.shape[0])) return corrupt("pictures and noise sources differ");
-  for (std::uint32_t i = 0; i < generators && reader.ok(); ++i) {
-    const auto generator_bytes = reader.take(TorchCpuGenerator::kStateBytes);
-    if (!reader.ok()) break;
-    OCTAVO_ASSIGN_OR_RETURN(auto generator, TorchCpuGenerator::from_bytes(generator_bytes));
-    state.noise.push_back(generator);
+  const std::uint32_t streams = reader.u32();
+  if (streams != static_cast<std::uint64_t>(state.shape[0])) return corrupt("pictures and noise sources differ");
+  for (std::uint32_t i = 0; i < streams && reader.ok(); ++i) {
+    OCTAVO_ASSIGN_OR_RETURN(const NoiseStream stream, NoiseStream::take_from(reader.rest()));
+    state.noise.push_back(stream);
   }
   state.latents = reader.floats();
   const std::uint32_t history = reader.u32();
@@ -153,6 +157,9 @@ Result<SamplerState> SamplerState::from_bytes(std::span<const std::byte> bytes) 
   if (!reader.ok() || !reader.at_end()) return corrupt("its lists do not fit its length");
 
   OCTAVO_RETURN_IF_ERROR(check_sigmas(state.sigmas));
+  if (!(state.options.eta >= 0.0f && state.options.eta <= 1.0f) || !std::isfinite(state.options.s_noise)) {
+    return corrupt("impossible sampler options");
+  }
   if (step > static_cast<std::uint32_t>(state.steps()))
     return corrupt(fmt::format("step {} of {}", step, state.steps()));
   state.step = static_cast<int>(step);
@@ -163,24 +170,31 @@ Result<SamplerState> SamplerState::from_bytes(std::span<const std::byte> bytes) 
   return state;
 }
 
-SamplerState initial_state(const SamplerRow& row, std::vector<float> sigmas, const Shape& shape, std::int64_t seed) {
+SamplerState initial_state(const SamplerRow& row, const Schedule& schedule, const SamplerOptions& options,
+                           const Shape& shape, std::span<const NoiseOptions> pictures,
+                           std::span<const float> image_latents) {
   OCTAVO_CHECK(shape.rank() == 4 && shape.element_count() > 0, "latents {}", shape.to_string());
-  OCTAVO_CHECK(check_sigmas(sigmas).ok(), "{}", check_sigmas(sigmas).message());
+  OCTAVO_CHECK(check_sigmas(schedule.sigmas).ok(), "{}", check_sigmas(schedule.sigmas).message());
+  OCTAVO_CHECK(pictures.size() == static_cast<std::size_t>(shape[0]), "{} noises for latents {}", pictures.size(),
+               shape.to_string());
   SamplerState state;
   state.sampler = row.name;
-  state.sigmas = std::move(sigmas);
+  state.sigmas = schedule.sigmas;
+  state.options = options;
   state.shape = shape;
   state.latents.resize(static_cast<std::size_t>(shape.element_count()));
-  const std::size_t image_elements = state.latents.size() / static_cast<std::size_t>(shape[0]);
-  for (std::int64_t image = 0; image < shape[0]; ++image) {
-    // Unsigned: the sum wraps like the 64-bit seed it is.
-    TorchCpuGenerator generator(static_cast<std::uint64_t>(seed) + static_cast<std::uint64_t>(image));
-    const auto values =
-        std::span(state.latents).subspan(static_cast<std::size_t>(image) * image_elements, image_elements);
-    generator.normal(values);
-    for (float& value : values) value *= state.sigmas.front();
-    state.noise.push_back(generator);
+  OCTAVO_CHECK(image_latents.empty() || image_latents.size() == state.latents.size(), "an image of {} for latents {}",
+               image_latents.size(), shape.to_string());
+  const Shape picture_shape{shape[1], shape[2], shape[3]};
+  const std::size_t picture_elements = state.latents.size() / pictures.size();
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    const auto values = std::span(state.latents).subspan(i * picture_elements, picture_elements);
+    state.noise.push_back(draw_initial_noise(pictures[i], picture_shape, values));
   }
+  const float sigma = schedule.sigmas.front();
+  for (float& value : state.latents) value *= sigma;
+  for (std::size_t i = 0; i < image_latents.size(); ++i) state.latents[i] += (1.0f - sigma) * image_latents[i];
+  if (row.needs_finite_snr && sigma >= 1.0f) state.sigmas.front() = schedule.below_one;
   state.history.assign(static_cast<std::size_t>(row.history_count), std::vector<float>(state.latents.size(), 0.0f));
   return state;
 }

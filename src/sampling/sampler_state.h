@@ -9,8 +9,9 @@
 #include <vector>
 
 #include "base/status.h"
-#include "sampling/noise.h"
+#include "sampling/initial_noise.h"
 #include "sampling/sampler.h"
+#include "sampling/schedule.h"
 #include "tensor/tensor.h"
 
 namespace octavo::sampling {
@@ -20,7 +21,8 @@ struct SamplerState {
   std::vector<float> sigmas;                // steps + 1 values, the last is 0
   int step = 0;                             // steps done
   Shape shape;                              // [B, C, height, width]
-  std::vector<TorchCpuGenerator> noise;     // one for each of the B pictures
+  SamplerOptions options;                   // eta and s_noise
+  std::vector<NoiseStream> noise;           // one for each of the B pictures
   std::vector<float> latents;               // shape's elements
   std::vector<std::vector<float>> history;  // the row's history_count tensors
 
@@ -35,8 +37,12 @@ struct SamplerState {
   bool operator==(const SamplerState& other) const = default;
 };
 
-/// Before the first step: latents of picture i are torch.randn([1, C, height, width]) of seed + i, times sigmas[0].
-/// `shape` is [B, C, height, width].
-SamplerState initial_state(const SamplerRow& row, std::vector<float> sigmas, const Shape& shape, std::int64_t seed);
+/// Before the first step of `schedule`: sigmas[0] * noise + (1 - sigmas[0]) * image, with the noise of pictures[i] for
+/// picture i. `shape` is [B, C, height, width], B = pictures.size(); `image_latents` has its elements, or is empty for
+/// zeros (nothing to start from). Rows that need a finite signal-to-noise ratio begin at schedule.below_one when the
+/// schedule begins at 1.
+SamplerState initial_state(const SamplerRow& row, const Schedule& schedule, const SamplerOptions& options,
+                           const Shape& shape, std::span<const NoiseOptions> pictures,
+                           std::span<const float> image_latents = {});
 
 }  // namespace octavo::sampling

@@ -9,9 +9,23 @@
 namespace octavo::sampling {
 namespace {
 
-SamplerState small_state() {
+/// Pictures of seed, seed + 1, ...
+SamplerState start(std::vector<float> sigmas, const Shape& shape, std::int64_t seed,
+                   std::span<const float> image = {}) {
   const SamplerRow& row = *find_sampler("euler").value();
-  SamplerState state = initial_state(row, make_schedule(*find_schedule("").value(), 3).sigmas, Shape{2, 1, 2, 2}, 42);
+  std::vector<NoiseOptions> pictures(static_cast<std::size_t>(shape[0]));
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    pictures[i].source = i % 2 == 0 ? NoiseSource::kTorchCpu : NoiseSource::kPhilox;
+    pictures[i].seed = seed + static_cast<std::int64_t>(i);
+  }
+  Schedule schedule;
+  schedule.sigmas = std::move(sigmas);
+  schedule.below_one = 0.99f;
+  return initial_state(row, schedule, {.eta = 0.5f, .s_noise = 1.1f}, shape, pictures, image);
+}
+
+SamplerState small_state() {
+  SamplerState state = start(make_schedule(*find_schedule("").value(), 3).sigmas, Shape{2, 1, 2, 2}, 42);
   state.step = 1;
   state.history = {std::vector<float>(8, 0.5f)};
   return state;
@@ -25,16 +39,38 @@ void sign(std::vector<std::byte>& bytes) {
   for (std::size_t i = 0; i < 8; ++i) bytes[bytes.size() - 8 + i] = static_cast<std::byte>(hash >> (8 * i));
 }
 
-TEST(SamplerState, picture_i_starts_from_the_noise_of_seed_plus_i) {
-  const SamplerRow& row = *find_sampler("euler").value();
+TEST(SamplerState, every_picture_has_its_own_noise_and_stream) {
   const std::vector<float> sigmas = {1.0f, 0.5f, 0.0f};
-  const SamplerState both = initial_state(row, sigmas, Shape{2, 16, 4, 4}, 1000);
-  const SamplerState second = initial_state(row, sigmas, Shape{1, 16, 4, 4}, 1001);
-  EXPECT_TRUE(std::equal(second.latents.begin(), second.latents.end(), both.latents.begin() + 256));
-  EXPECT_EQ(both.noise[1], second.noise[0]);
-  // The largest seed has a successor: it wraps as 64 bits do.
-  const SamplerState wrapped = initial_state(row, sigmas, Shape{2, 16, 4, 4}, std::numeric_limits<std::int64_t>::max());
-  EXPECT_EQ(wrapped.noise.size(), 2u);
+  const SamplerState both = start(sigmas, Shape{3, 16, 4, 4}, 1000);
+  const SamplerState third = start(sigmas, Shape{1, 16, 4, 4}, 1002);
+  EXPECT_TRUE(std::equal(third.latents.begin(), third.latents.end(), both.latents.begin() + 512));
+  EXPECT_EQ(both.noise[2], third.noise[0]);
+  EXPECT_EQ(both.noise[1].source(), NoiseSource::kPhilox);
+}
+
+TEST(SamplerState, a_start_below_one_mixes_noise_and_image) {
+  std::vector<float> image(16);
+  for (std::size_t i = 0; i < image.size(); ++i) image[i] = static_cast<float>(i);
+  const Shape shape{1, 16, 1, 1};
+  const SamplerState noise = start({1.0f, 0.0f}, shape, 7);
+  const SamplerState mixed = start({0.25f, 0.0f}, shape, 7, image);
+  for (std::size_t i = 0; i < image.size(); ++i) {
+    EXPECT_EQ(mixed.latents[i], 0.25f * noise.latents[i] + 0.75f * image[i]) << i;
+  }
+  // At 1 nothing of the image is left.
+  EXPECT_EQ(start({1.0f, 0.0f}, shape, 7, image).latents, noise.latents);
+}
+
+TEST(SamplerState, only_rows_that_need_a_finite_snr_leave_one) {
+  SamplerRow row = *find_sampler("euler").value();
+  const NoiseOptions noise;
+  Schedule schedule{.sigmas = {1.0f, 0.5f, 0.0f}, .timesteps = {}, .below_one = 0.99f};
+  const auto first = [&] { return initial_state(row, schedule, {}, Shape{1, 1, 1, 16}, {&noise, 1}).sigmas.front(); };
+  EXPECT_EQ(first(), 1.0f);
+  row.needs_finite_snr = true;
+  EXPECT_EQ(first(), 0.99f);
+  schedule.sigmas.front() = 0.8f;
+  EXPECT_EQ(first(), 0.8f);
 }
 
 TEST(SamplerState, bytes_give_back_the_same_value) {
@@ -89,6 +125,11 @@ TEST(SamplerState, contradictions_are_refused) {
   state.sigmas = {1.0f, 1.0f, 0.0f};
   EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
   state.sigmas = {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+  state = small_state();
+  state.options.eta = 1.5f;
+  EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
+  state.options = {.eta = 1.0f, .s_noise = std::numeric_limits<float>::infinity()};
   EXPECT_EQ(code(state), ErrorCode::kDataCorruption);
   state = small_state();
   state.latents.pop_back();

@@ -7,6 +7,9 @@
 namespace octavo::sampling {
 namespace {
 
+/// ComfyUI begins runs that need a finite signal-to-noise ratio this far into the flow, before the shift.
+constexpr double kFirstPercent = 1e-4;
+
 template <typename T>
 T shifted(T sigma, T shift) {
   return shift * sigma / (T{1} + (shift - T{1}) * sigma);
@@ -76,7 +79,17 @@ Schedule make_schedule(const ScheduleRow& row, int steps, const FlowParameters& 
     schedule.timesteps.push_back(sigma * static_cast<float>(flow.train_steps));
   }
   schedule.sigmas.push_back(0.0f);
+  schedule.below_one = static_cast<float>(shifted(1.0 - kFirstPercent, flow.shift));
   return schedule;
+}
+
+Schedule cut_to_strength(const Schedule& schedule, double strength) {
+  OCTAVO_CHECK(strength > 0.0 && strength <= 1.0, "strength {}", strength);
+  const auto left_out = static_cast<std::ptrdiff_t>(schedule.steps() - schedule.steps() * strength);
+  Schedule end = schedule;
+  end.sigmas.erase(end.sigmas.begin(), end.sigmas.begin() + left_out);
+  end.timesteps.erase(end.timesteps.begin(), end.timesteps.begin() + left_out);
+  return end;
 }
 
 }  // namespace octavo::sampling

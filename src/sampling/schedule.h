@@ -23,6 +23,7 @@ struct FlowParameters {
 struct Schedule {
   std::vector<float> sigmas;     // steps + 1 values, decreasing, the last is 0
   std::vector<float> timesteps;  // steps values: sigma * train_steps, what the model is told
+  float below_one = 1.0f;        // where samplers that need a finite signal-to-noise ratio begin instead of at 1
   int steps() const { return static_cast<int>(timesteps.size()); }
 };
 
@@ -41,5 +42,10 @@ Result<const ScheduleRow*> find_schedule(std::string_view name);
 
 /// Requires steps >= 1.
 Schedule make_schedule(const ScheduleRow& row, int steps, const FlowParameters& flow = {});
+
+/// The end of `schedule` that changes an image by `strength` in (0, 1], as diffusers' img2img cuts it: the first
+/// int(steps - steps * strength) steps are left out, so at least one remains. A run over it begins at
+/// sigmas[0] <= 1 from sigmas[0] * noise + (1 - sigmas[0]) * image (initial_state).
+Schedule cut_to_strength(const Schedule& schedule, double strength);
 
 }  // namespace octavo::sampling

@@ -42,6 +42,19 @@ TEST(Schedule, the_low_end_is_shifted_twice_in_normal_as_in_diffusers) {
   EXPECT_NEAR(schedule.sigmas[27], 0.0089286, 1e-6);  // shift(shift(0.001)), not shift(0.001) = 0.002994
 }
 
+TEST(Schedule, strength_keeps_the_end_and_at_least_one_step) {
+  const Schedule whole = make_schedule(row("normal"), 10);
+  const auto steps = [&](double strength) { return cut_to_strength(whole, strength).steps(); };
+  EXPECT_EQ(steps(1.0), 10);
+  EXPECT_EQ(steps(0.6), 6);
+  EXPECT_EQ(steps(0.55), 6);  // diffusers: int(10 - 5.5) = 4 are left out
+  EXPECT_EQ(steps(1e-9), 1);
+  const Schedule end = cut_to_strength(whole, 0.3);
+  EXPECT_EQ(end.sigmas, std::vector<float>(whole.sigmas.end() - 4, whole.sigmas.end()));
+  EXPECT_EQ(end.timesteps, std::vector<float>(whole.timesteps.end() - 3, whole.timesteps.end()));
+  EXPECT_EQ(end.below_one, whole.below_one);
+}
+
 TEST(Schedule, names_labels_and_aliases_find_their_row_in_any_case) {
   EXPECT_EQ(row("").name, "normal");
   for (const char* name : {"normal", "Normal", "Automatic", "diffusers", "DEFAULT"})

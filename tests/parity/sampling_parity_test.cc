@@ -106,8 +106,9 @@ TEST(EulerParity, every_step_is_diffusers_bit_for_bit) {
     const TensorView trajectory = fixture["steps_" + std::to_string(steps)];
     const auto schedule = sampling::make_schedule(*sampling::find_schedule("").value(), steps);
     const Shape shape{1, 16, 4, 6};
+    const sampling::NoiseOptions noise{.seed = 1234};
     auto run = sampling::SamplerRun::create(*device, *stream, euler,
-                                            sampling::initial_state(euler, schedule.sigmas, shape, 1234))
+                                            sampling::initial_state(euler, schedule, {}, shape, {&noise, 1}))
                    .value();
     const auto velocity = [](const TensorView& latents, float sigma, const TensorView& out) {
       for (std::int64_t i = 0; i < out.element_count(); ++i) out.f32()[i] = (latents.f32()[i] * 0.75f - 0.25f) * sigma;
