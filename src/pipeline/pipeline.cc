@@ -55,15 +55,17 @@ Status Pipeline::plan(const generation::GenerationRequest& request, std::span<co
   const std::int64_t height = request.height / downscale, width = request.width / downscale;
   const auto rows = static_cast<std::int64_t>(branches.size());
   const std::int64_t tokens = branches.front().context_rows();
+  OCTAVO_ASSIGN_OR_RETURN(const Path path, path_of(request));
+  const auto calls = static_cast<std::int64_t>(sampling::model_sigmas(*path.sampler, path.schedule.sigmas).size());
   arena_.set_measuring(true);
   const auto dry = [](DType dtype, Shape shape) { return TensorView(static_cast<void*>(nullptr), dtype, shape); };
   for (const TextTokens& branch : branches) text_.plan(*context_, branch);
   models::MmditConditioning conditioning;
   conditioning.rows = rows;
   conditioning.context = dry(DType::kF32, Shape{rows, tokens, transformer.width});
-  conditioning.modulations = dry(DType::kF32, Shape{request.steps * rows, model_.mmdit.modulation_width()});
+  conditioning.modulations = dry(DType::kF32, Shape{calls * rows, model_.mmdit.modulation_width()});
   model_.mmdit.prepare(*context_, dry(DType::kF32, Shape{rows, tokens, transformer.context_width}),
-                       dry(DType::kF32, Shape{rows, transformer.pooled_width}), dry(DType::kF32, Shape{request.steps}),
+                       dry(DType::kF32, Shape{rows, transformer.pooled_width}), dry(DType::kF32, Shape{calls}),
                        conditioning);
   const Shape latent_shape{1, transformer.in_channels, height, width};
   model_.mmdit.predict(*context_, dry(DType::kF32, latent_shape), 0, conditioning,
@@ -75,19 +77,23 @@ Status Pipeline::plan(const generation::GenerationRequest& request, std::span<co
   return arena_.reserve(*device_, peak);
 }
 
-Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& request, int image_index) const {
-  OCTAVO_CHECK(image_index >= 0 && image_index < request.image_count, "picture {} of {}", image_index,
-               request.image_count);
+Result<Pipeline::Path> Pipeline::path_of(const generation::GenerationRequest& request) const {
   OCTAVO_ASSIGN_OR_RETURN(const auto* sampler, sampling::find_sampler(request.sampler));
   OCTAVO_ASSIGN_OR_RETURN(
       const auto* schedule,
       sampling::find_schedule(request.schedule.empty() ? std::string(sampler->default_schedule) : request.schedule));
-  const sampling::Schedule levels =
-      sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps});
+  return Path{sampler, sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps})};
+}
+
+Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& request, int image_index) const {
+  OCTAVO_CHECK(image_index >= 0 && image_index < request.image_count, "picture {} of {}", image_index,
+               request.image_count);
+  OCTAVO_ASSIGN_OR_RETURN(const Path path, path_of(request));
   const int downscale = model_.decoder.config().downscale();
   const Shape shape{1, model_.mmdit.config().in_channels, request.height / downscale, request.width / downscale};
   const sampling::NoiseOptions noise{.seed = request.seed + image_index};
-  return DenoiseState{request, image_index, sampling::initial_state(*sampler, levels, {}, shape, {&noise, 1})};
+  return DenoiseState{request, image_index,
+                      sampling::initial_state(*path.sampler, path.schedule, {}, shape, {&noise, 1})};
 }
 
 Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
@@ -242,7 +248,7 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
   for (int index = 0; index < request.image_count; ++index) {
     OCTAVO_ASSIGN_OR_RETURN(DenoiseState state, begin(request, index));
     StageTimer denoise(result.stage_seconds, telemetry::kDenoise);
-    const Status status = advance(state, request.steps, control);
+    const Status status = advance(state, state.sampler.steps(), control);
     denoise.stop();
     const bool interrupted = status.code() == ErrorCode::kCancelled && request.keep_partial;
     if (!status.ok() && !interrupted) return status;

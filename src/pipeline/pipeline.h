@@ -64,10 +64,16 @@ class Pipeline final : public generation::Generator {
 
  private:
   friend Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options);
+  /// The levels a request's pictures go through, and what takes them there.
+  struct Path {
+    const sampling::SamplerRow* sampler;
+    sampling::Schedule schedule;  // may have a step more or less than asked for (sampling/schedule.h)
+  };
   /// What one picture's loop works on, allocated before its first step.
   struct Run;
 
   explicit Pipeline(models::Sd35 model) : model_(std::move(model)) {}
+  Result<Path> path_of(const generation::GenerationRequest& request) const;
   /// Grows the arena to the peak of every stage at this request's shape, learnt by a dry run.
   Status plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches);
   Result<Run> start_run(const DenoiseState& state);

@@ -61,6 +61,7 @@ struct SamplerRow {
   std::string_view label;                     // as lists show it: "Euler"
   std::span<const std::string_view> aliases;  // lower case
   std::string_view default_schedule;          // a schedule's name
+  std::string_view summary;                   // a few words for --help
   int history_count = 0;
   int workspace_count = 0;
   /// Adds noise of its own, scaled by SamplerOptions.

@@ -194,7 +194,7 @@ SamplerState initial_state(const SamplerRow& row, const Schedule& schedule, cons
   const float sigma = schedule.sigmas.front();
   for (float& value : state.latents) value *= sigma;
   for (std::size_t i = 0; i < image_latents.size(); ++i) state.latents[i] += (1.0f - sigma) * image_latents[i];
-  if (row.needs_finite_snr && sigma >= 1.0f) state.sigmas.front() = schedule.below_one;
+  if (row.needs_finite_snr && sigma > schedule.below_one) state.sigmas.front() = schedule.below_one;
   state.history.assign(static_cast<std::size_t>(row.history_count), std::vector<float>(state.latents.size(), 0.0f));
   return state;
 }

@@ -40,7 +40,7 @@ struct SamplerState {
 /// Before the first step of `schedule`: sigmas[0] * noise + (1 - sigmas[0]) * image, with the noise of pictures[i] for
 /// picture i. `shape` is [B, C, height, width], B = pictures.size(); `image_latents` has its elements, or is empty for
 /// zeros (nothing to start from). Rows that need a finite signal-to-noise ratio begin at schedule.below_one when the
-/// schedule begins at 1.
+/// schedule begins above it.
 SamplerState initial_state(const SamplerRow& row, const Schedule& schedule, const SamplerOptions& options,
                            const Shape& shape, std::span<const NoiseOptions> pictures,
                            std::span<const float> image_latents = {});

@@ -1,5 +1,5 @@
 // Schedules: which noise levels a run visits. One row each; names, labels and aliases are what users of AUTOMATIC1111,
-// ComfyUI and diffusers type.
+// ComfyUI and diffusers type. docs/numerics.md says which is whose.
 //
 // Flow matching: x_sigma = sigma * noise + (1 - sigma) * image, sigma from 1 to 0. Every schedule bends its points
 // with shift(s) = shift * s / (1 + (shift - 1) * s) (Esser et al., arXiv:2403.03206, section 5.3.2).
@@ -31,7 +31,7 @@ struct ScheduleRow {
   std::string_view name;                                                // canonical: "normal"
   std::string_view label;                                               // as lists show it: "Normal"
   std::span<const std::string_view> aliases;                            // lower case
-  std::vector<float> (*sigmas)(int steps, const FlowParameters& flow);  // `steps` values, without the final 0
+  std::vector<float> (*sigmas)(int steps, const FlowParameters& flow);  // without the final 0
 };
 
 /// All rows; the first is the default.
@@ -40,7 +40,8 @@ std::span<const ScheduleRow> schedule_rows();
 /// By name, label or alias, any case; "" = the default. kInvalidArgument with subject "schedule" listing the names.
 Result<const ScheduleRow*> find_schedule(std::string_view name);
 
-/// Requires steps >= 1.
+/// Requires steps >= 1. beta and ddim_uniform count in levels of the training table: their steps() may be less or more
+/// than `steps`, as in ComfyUI and A1111; every other row has exactly `steps`.
 Schedule make_schedule(const ScheduleRow& row, int steps, const FlowParameters& flow = {});
 
 /// The end of `schedule` that changes an image by `strength` in (0, 1], as diffusers' img2img cuts it: the first

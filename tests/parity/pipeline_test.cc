@@ -101,6 +101,28 @@ TEST_F(PipelineTest, the_prompts_syntax_decides_what_brackets_mean) {
   }
 }
 
+TEST_F(PipelineTest, every_sampler_and_schedule_draws_to_its_last_step) {
+  const generation::Capabilities& can = pipeline_->capabilities();
+  for (std::size_t i = 0; i < can.samplers.size() + can.schedules.size(); ++i) {
+    GenerationRequest wanted = request();
+    wanted.width = wanted.height = 128;
+    wanted.steps = 2;
+    wanted.guidance_scale = 1;
+    (i < can.samplers.size() ? wanted.sampler : wanted.schedule) =
+        i < can.samplers.size() ? can.samplers[i] : can.schedules[i - can.samplers.size()];
+    int last_step = 0, steps = -1;
+    RunControl control;
+    control.on_progress = [&](const generation::Progress& progress) {
+      if (progress.stage != telemetry::kDenoise) return;
+      last_step = progress.step;
+      steps = progress.steps;
+    };
+    const auto drawn = pipeline_->generate(wanted, control);
+    ASSERT_TRUE(drawn.ok()) << wanted.sampler << wanted.schedule << drawn.status().to_string();
+    EXPECT_EQ(last_step, steps) << wanted.sampler << wanted.schedule;
+  }
+}
+
 TEST_F(PipelineTest, forged_states_are_refused) {
   std::vector<std::byte> bytes = pipeline_->begin(request(), 0).value().to_bytes();
   for (const std::size_t length : {std::size_t{0}, std::size_t{11}, bytes.size() / 2, bytes.size() - 1}) {
