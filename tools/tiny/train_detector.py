@@ -38,6 +38,7 @@ class Pool:
         self.draw, self.size, self.count, self.device = draw, size, count, device
         self.vae, self.vae_share = vae, vae_share
         self.pictures = torch.zeros(count, 3, d.SIDE, d.SIDE, dtype=torch.uint8, device=device)
+        self.drawn = torch.zeros(count, *self.objects.shape[1:])
         self.rows = torch.zeros(count, dtype=torch.long)
         self.next, self.fill_at, self.filled = 0, 0, 0
 
@@ -48,14 +49,15 @@ class Pool:
         at = (self.fill_at + torch.arange(n)) % self.count
         soft = self.vae is not None and torch.rand(()) < self.vae_share
         size = 256 if soft else self.size  # softness at the size of the generator's pictures
-        x = self.draw(self.objects[rows], self.backgrounds[rows], size, size, chunk=n)
+        objects = varied(self.objects[rows])
+        x = self.draw(objects, self.backgrounds[rows], size, size, chunk=n)
         if soft:
             dtype = next(self.vae.parameters()).dtype
             mean, _ = self.vae.encode((x * 2 - 1).to(dtype))
             noise = torch.rand(n, 1, 1, 1, device=x.device) * 0.25 * mean.std()
             x = (self.vae.decoder((mean + noise * torch.randn_like(mean)).to(dtype)).float() / 2 + 0.5).clamp(0, 1)
         self.pictures[at.to(self.device)] = (d.fit(x) * 255 + 0.5).byte()
-        self.rows[at] = rows
+        self.drawn[at], self.rows[at] = objects, rows
         self.next, self.fill_at = (self.next + n) % len(self.objects), (self.fill_at + n) % self.count
         self.filled = min(self.count, self.filled + n)
 
@@ -66,10 +68,25 @@ class Pool:
         dx, dy = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
         x = F.pad(x, (SHIFT,) * 4, mode="replicate")[..., SHIFT - dy : SHIFT - dy + d.SIDE,
                                                      SHIFT - dx : SHIFT - dx + d.SIDE]
-        objects = self.objects[self.rows[at]].clone()
+        objects = self.drawn[at].clone()
         objects[..., 1] += dx / d.SIDE
         objects[..., 2] += dy / d.SIDE
         return jitter(x), objects.to(self.device), self.labels[self.rows[at]].to(self.device)
+
+
+def varied(objects):
+    """Objects [n, 4, 8] with what captions ask for seldom made frequent: paint, and sizes of things that stand alone.
+    The captions need not fit: the detector never sees them."""
+    out = objects.clone()
+    dice = torch.rand(out.shape[:2])
+    out[..., 5] = torch.where(dice < 0.35, torch.randint(0, d.PARTS[2] - 1, dice.shape).float(), out[..., 5])
+    alone = (out[..., 7].sum(1) == 1) & (torch.rand(len(out)) < 0.5)
+    size = torch.rand(len(out)) * 0.6 + 0.3
+    out[:, 0, 3] = torch.where(alone, size, out[:, 0, 3])
+    room = (size / 2).clamp(max=0.45)  # it stays on the picture
+    for axis in (1, 2):
+        out[:, 0, axis] = torch.where(alone, out[:, 0, axis].clamp(room, 1 - room), out[:, 0, axis])
+    return out
 
 
 def jitter(x):
