@@ -4,7 +4,7 @@
 #   tools/tiny/train_all.sh WORK END          END: seconds since the epoch at which the generator stops training
 #   tools/tiny/train_all.sh WORK END --toy    every stage for seconds, to see that all of it runs
 #
-# WORK holds atlas.npz; what must be kept lands in WORK/out (files of 15 MiB at most, 55 MiB in all) and is renewed
+# WORK holds atlas.npz; what must be kept lands in WORK/out (files under 16 MiB, 45 MiB in all) and is renewed
 # every minute. Finished stages are not run again and the generator goes on from its saved state, so the same command
 # with a later END continues. PYTHON names the interpreter; VAE_SECONDS and DETECTOR_SECONDS the length of these stages.
 set -euo pipefail

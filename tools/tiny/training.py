@@ -209,7 +209,7 @@ def save_atomic(function, path):
     os.replace(part, path)
 
 
-MOST_BYTES = 15 << 20  # of a file: results are fetched from machines that give back no larger ones
+MOST_BYTES = 15 << 20  # of tensors in a file: results are fetched from machines that give back files of 16 MiB
 
 
 def _parts(prefix):
@@ -219,7 +219,7 @@ def _parts(prefix):
 
 
 def save_parts(tensors, prefix, **values):
-    """Writes tensors as prefix-1-of-N.safetensors and so on, none over 15 MiB (unless one tensor is), with a few
+    """Writes tensors as prefix-1-of-N.safetensors and so on, none over 16 MiB (unless one tensor is), with a few
     values beside them. All parts are complete before the first takes its name."""
     groups, room = [{}], MOST_BYTES
     for name, tensor in sorted(tensors.items()):
