@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 
@@ -50,6 +51,13 @@ Status check_vocabularies(const weights::Vocabularies& tokens, const weights::Mo
                                                       sizes.clip_g.vocabulary, sizes.t5.vocabulary));
 }
 
+/// The main file of a folder of files is called like the folder.
+std::string base_name_of(const std::string& out) {
+  fs::path path(out);
+  if (!path.has_filename()) path = path.parent_path();  // "folder/"
+  return path.filename().string();
+}
+
 Status run_synth(const SynthOptions& options) {
   using weights::CheckpointLayout;
   weights::ExportOptions exported;
@@ -88,7 +96,7 @@ Status run_synth(const SynthOptions& options) {
     spdlog::warn("every tensor becomes FP8 without a scale, norms and biases too, as in ComfyUI's plain FP8 files");
   }
   exported.text_encoders = !options.without_text_encoders;
-  exported.base_name = fs::path(options.out).filename().string();
+  exported.base_name = base_name_of(options.out);
   exported.metadata = {
       {"octavo.synthesised",
        fmt::format("octavo {} checkpoint synth --family {} --blocks {} --heads {} --width-of-t5 {} "
@@ -96,7 +104,75 @@ Status run_synth(const SynthOptions& options) {
                    kVersion, options.family, options.reductions.blocks, options.reductions.heads,
                    options.reductions.width_of_t5, options.reductions.width_of_vae, options.outliers, options.seed)}};
   const weights::SyntheticSource source(sizes, synthesis);
-  return write_checkpoint(source, exported, options.out, tokenizers);
+  return write_checkpoint(source, exported, options.out, {.tokenizers = tokenizers});
+}
+
+struct ConvertOptions {
+  SourceFlags source;
+  std::string layout;
+  std::string dtype;
+  std::string tokenizers;
+  bool without_text_encoders = false;
+  std::string out;
+};
+
+/// The layouts of folders are whole models: what a loader needs must be there before gigabytes are moved.
+Status check_whole(const weights::CheckpointSource& source, const std::string& layout) {
+  for (const weights::PartNames& row : weights::kParts) {
+    if (row.part == weights::Part::kTextEncoder3 || source.has_part(row.part)) continue;
+    return invalid_argument(std::string(row.flag),
+                            fmt::format("the model has no {}, which the {} layout needs", row.title, layout));
+  }
+  if (!source.has_part(weights::Part::kTextEncoder3)) spdlog::warn("the model has no T5: it is written without one");
+  return {};
+}
+
+Result<std::string> read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!file.good() && !file.eof()) return failed_precondition(path.string(), "cannot be read");
+  return text;
+}
+
+Status run_convert(const ConvertOptions& options) {
+  weights::ExportOptions exported;
+  OCTAVO_ASSIGN_OR_RETURN(exported.layout, weights::parse_checkpoint_layout(options.layout, "--layout"));
+  OCTAVO_ASSIGN_OR_RETURN(exported.dtype, parse_checkpoint_dtype(options.dtype));
+  const bool folder = is_folder(exported.layout);
+  if (options.without_text_encoders && folder) {
+    return invalid_argument("--without-text-encoders", "is for layouts of one file, original and comfyui");
+  }
+  if (exported.dtype == DType::kE4M3 && exported.layout == weights::CheckpointLayout::kComfyUi) {
+    return invalid_argument("--dtype", "FP8 in the comfyui layout has scales: use octavo quantize --layout comfyui");
+  }
+  OCTAVO_ASSIGN_OR_RETURN(const auto source, open_source(options.source));
+  if (!source->scaled_weight().empty() && (!exported.dtype || exported.dtype == DType::kE4M3)) {
+    return invalid_argument(options.source.model, fmt::format("holds scaled FP8 ({}), which is not moved as it is; say "
+                                                              "what it is widened to with --dtype bf16, f16 or f32",
+                                                              source->scaled_weight()));
+  }
+  FolderExtras extras{.tokenizers = options.tokenizers};
+  if (folder) {
+    OCTAVO_RETURN_IF_ERROR(check_whole(*source, options.layout));
+    const fs::path model(options.source.model);
+    if (options.tokenizers.empty()) {
+      if (!fs::is_directory(model / "tokenizer")) {
+        return invalid_argument("--tokenizers", model.string() +
+                                                    " holds none: name a folder with tokenizer, tokenizer_2 "
+                                                    "and tokenizer_3, which the " +
+                                                    options.layout + " layout has");
+      }
+      extras.tokenizers = model;
+    }
+    if (const fs::path scheduler = model / "scheduler/scheduler_config.json"; fs::exists(scheduler)) {
+      OCTAVO_ASSIGN_OR_RETURN(extras.scheduler, read_text(scheduler));
+    }
+  } else if (!options.tokenizers.empty()) {
+    return invalid_argument("--tokenizers", "a layout of one file has no room for them");
+  }
+  exported.text_encoders = !options.without_text_encoders;
+  exported.base_name = base_name_of(options.out);
+  return write_checkpoint(*source, exported, options.out, extras);
 }
 
 void report(const char* command, const Status& status, int& exit_code) {
@@ -140,6 +216,22 @@ void add_synth(CLI::App& checkpoint, int& exit_code) {
   synth->callback([options, &exit_code] { report("synth", run_synth(*options), exit_code); });
 }
 
+void add_convert(CLI::App& checkpoint, int& exit_code) {
+  auto options = std::make_shared<ConvertOptions>();
+  CLI::App* convert =
+      checkpoint.add_subcommand("convert", "Write a checkpoint again in another layout, bytes unchanged");
+  add_source_flags(*convert, options->source);
+  convert->add_option("--layout", options->layout, "diffusers, original, parts or comfyui")->required();
+  convert->add_option("--dtype", options->dtype, "f32, f16, bf16 or fp8 for every tensor (default: each as it is)");
+  convert->add_flag("--without-text-encoders", options->without_text_encoders,
+                    "Layouts of one file: transformer and autoencoder alone");
+  convert->add_option("--tokenizers", options->tokenizers,
+                      "Folder with tokenizer, tokenizer_2, tokenizer_3 for a folder layout (default: the model's own)");
+  convert->add_option("-o,--out", options->out, "Folder (diffusers, parts) or file (original, comfyui) to write")
+      ->required();
+  convert->callback([options, &exit_code] { report("convert", run_convert(*options), exit_code); });
+}
+
 }  // namespace
 
 void add_checkpoint(CLI::App& app, int& exit_code) {
@@ -152,6 +244,7 @@ void add_checkpoint(CLI::App& app, int& exit_code) {
       "t5xxl in files of their own; comfyui, one file as ComfyUI saves it. All is written beside its name first: a "
       "failure or Ctrl-C leaves nothing behind.");
   add_synth(*checkpoint, exit_code);
+  add_convert(*checkpoint, exit_code);
 }
 
 }  // namespace octavo::app

@@ -9,6 +9,7 @@
 #include "device/cpu/idle_spinning.h"
 #include "generate.h"
 #include "inspect.h"
+#include "quantize.h"
 #include "serve_command.h"
 #include "version.h"
 
@@ -27,6 +28,7 @@ int main(int argc, char** argv) {
   octavo::app::add_generate(app, exit_code);
   octavo::app::add_inspect(app, exit_code);
   octavo::app::add_checkpoint(app, exit_code);
+  octavo::app::add_quantize(app, exit_code);
   octavo::app::add_bench(app, exit_code);
 
   try {

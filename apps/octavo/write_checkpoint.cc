@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
@@ -63,15 +64,25 @@ Result<std::optional<DType>> parse_checkpoint_dtype(const std::string& word) {
 }
 
 Status write_checkpoint(const weights::TensorSource& source, const weights::ExportOptions& options, const fs::path& out,
-                        const fs::path& tokenizers) {
+                        const FolderExtras& extras) {
   using weights::CheckpointLayout;
   OCTAVO_ASSIGN_OR_RETURN(weights::ExportPlan plan, weights::plan_export(source.parts(), options));
   weights::ExportControl control;
   if (weights::is_folder(options.layout)) {
-    if (options.layout == CheckpointLayout::kDiffusers) plan.texts["model_index.json"] = weights::model_index_json();
-    plan.texts["scheduler/scheduler_config.json"] = weights::scheduler_json();
+    const bool with_t5 = std::any_of(source.parts().begin(), source.parts().end(), [](const weights::SourcePart& part) {
+      return part.part == weights::Part::kTextEncoder3;
+    });
+    if (options.layout == CheckpointLayout::kDiffusers) {
+      plan.texts["model_index.json"] = weights::model_index_json(with_t5);
+    }
+    plan.texts["scheduler/scheduler_config.json"] =
+        extras.scheduler.empty() ? weights::scheduler_json() : extras.scheduler;
     for (const char* name : {"tokenizer", "tokenizer_2", "tokenizer_3"}) {
-      control.folders.emplace_back(tokenizers / name, name);
+      if (name == std::string("tokenizer_3") && !with_t5) continue;
+      if (!fs::is_directory(extras.tokenizers / name)) {
+        return not_found("--tokenizers", (extras.tokenizers / name).string() + " does not exist");
+      }
+      control.folders.emplace_back(extras.tokenizers / name, name);
     }
   }
   const auto started = Clock::now();
@@ -90,6 +101,25 @@ Status write_checkpoint(const weights::TensorSource& source, const weights::Expo
               plan.files.size() == 1 ? "" : "s", bytes / kBytesPerGigabyte, elapsed, bytes / 1e6 / elapsed);
   if (plan.scaled_count() > 0) std::printf("%zu weights in scaled FP8\n", plan.scaled_count());
   return {};
+}
+
+void add_source_flags(CLI::App& command, SourceFlags& flags) {
+  command.add_option("-m,--model", flags.model, "Diffusers folder, .safetensors file or folder of such files")
+      ->required();
+  command.add_option("--clip-l", flags.clip_l, "File with the CLIP-L text encoder");
+  command.add_option("--clip-g", flags.clip_g, "File with the CLIP-G text encoder");
+  command.add_option("--t5", flags.t5, "File with the T5 text encoder");
+  command.add_option("--vae", flags.vae, "File with the autoencoder");
+}
+
+Result<std::unique_ptr<weights::CheckpointSource>> open_source(const SourceFlags& flags) {
+  using weights::Part;
+  std::vector<std::pair<Part, fs::path>> extra;
+  if (!flags.vae.empty()) extra.emplace_back(Part::kVae, flags.vae);
+  if (!flags.clip_l.empty()) extra.emplace_back(Part::kTextEncoder, flags.clip_l);
+  if (!flags.clip_g.empty()) extra.emplace_back(Part::kTextEncoder2, flags.clip_g);
+  if (!flags.t5.empty()) extra.emplace_back(Part::kTextEncoder3, flags.t5);
+  return weights::CheckpointSource::open(flags.model, extra);
 }
 
 }  // namespace octavo::app

@@ -302,6 +302,13 @@ void SafetensorsFile::prefetch() const {
   ::madvise(const_cast<std::byte*>(mapping_), size_, MADV_WILLNEED);  // a hint: its failure changes nothing
 }
 
+void SafetensorsFile::release(const TensorInfo& info) const {
+  static const auto kPage = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t begin = (data_begin_ + info.offset + kPage - 1) / kPage * kPage;
+  const std::size_t end = (data_begin_ + info.offset + info.byte_count) / kPage * kPage;
+  if (begin < end) ::madvise(const_cast<std::byte*>(mapping_) + begin, end - begin, MADV_DONTNEED);
+}
+
 Result<TensorView> SafetensorsFile::view(const TensorInfo& info) const {
   const auto dtype = readable_dtype(info.dtype);
   if (!dtype) return invalid_argument(path_.string(), "dtype " + info.dtype + " is not one that a model can use");

@@ -46,6 +46,8 @@ class SafetensorsFile {
   std::size_t data_byte_count() const { return size_ - data_begin_; }
   /// Asks the system to read the whole file ahead; returns at once, and reading is right without it.
   void prefetch() const;
+  /// The tensor will not be read again soon: its pages need not stay in this process. Reading it later is right.
+  void release(const TensorInfo& info) const;
 
  private:
   SafetensorsFile() = default;

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """`octavo checkpoint`: what it writes can be drawn with, is the same in every layout, and is all or nothing."""
+import json
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
 import unittest
 from pathlib import Path
 
-from octavo_process import OCTAVO, read_png, run, split_safetensors
+from octavo_process import OCTAVO, join_safetensors, read_png, run, split_safetensors
 
 SMALL = ("--family", "medium", "--blocks", "3", "--heads", "2", "--width-of-t5", "128", "--width-of-vae", "32")
 LAYOUTS = ("diffusers", "original", "parts", "comfyui")
@@ -107,6 +109,145 @@ class Synth(Folder):
         self.assertEqual(done.returncode, 1)
         self.assertIn("exists already", done.stderr)
         self.assertEqual(kept.read_text(), "mine")
+
+
+class Convert(Folder):
+    def convert(self, model, name, *arguments):
+        done = run("checkpoint", "convert", "--model", str(model), *arguments, "--out", str(self.root / name))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return self.root / name
+
+    def test_once_around_all_layouts_the_same_bytes_come_back(self):
+        for dtype in ("bf16", "fp8"):
+            with self.subTest(dtype=dtype):
+                first = self.synth(f"first-{dtype}", *SMALL, "--dtype", dtype, "--seed", "11")
+                # Plain FP8 has no scales; where it would get them, the comfyui layout, it is only moved.
+                original = self.convert(first, f"{dtype}.safetensors", "--layout", "original")
+                parts = self.convert(original, f"parts-{dtype}", "--layout", "parts", "--tokenizers", str(first))
+                comfyui = self.convert(parts, f"comfy-{dtype}.safetensors", "--layout", "comfyui")
+                last = self.convert(comfyui, f"last-{dtype}", "--layout", "diffusers", "--tokenizers", str(parts))
+                self.assertEqual(tensors_of(first), tensors_of(last))
+                self.assertEqual(tensors_of(original), tensors_of(comfyui))
+                for path in first.rglob("*"):
+                    if path.is_file() and path.suffix != ".safetensors":
+                        self.assertEqual(path.read_bytes(), (last / path.relative_to(first)).read_bytes(), path)
+
+    def test_files_of_others_without_configurations_become_a_folder(self):
+        first = self.synth("first", *SMALL, "--dtype", "f16")
+        parts = self.convert(first, "parts", "--layout", "parts")
+        for path in parts.glob("*.safetensors"):
+            header, data = split_safetensors(path.read_bytes())
+            header.pop("__metadata__")
+            if path.name == "clip_l.safetensors":  # as published: the projection is left out
+                begin, end = header.pop("text_projection.weight")["data_offsets"]
+                data = data[:begin] + data[end:]
+                for entry in header.values():
+                    entry["data_offsets"] = [at - (end - begin) if at >= end else at for at in entry["data_offsets"]]
+            path.write_bytes(join_safetensors(header, data))
+        # Small encoders cannot be told apart by their layers: their flags say what they are.
+        for name in ("clip_l", "clip_g", "t5xxl"):
+            (parts / f"{name}.safetensors").rename(self.root / f"{name}.safetensors")
+        elsewhere = [word for flag, name in (("--clip-l", "clip_l"), ("--clip-g", "clip_g"), ("--t5", "t5xxl"))
+                     for word in (flag, str(self.root / f"{name}.safetensors"))]
+        last = self.convert(parts, "last", "--layout", "diffusers", *elsewhere)
+        before, after = tensors_of(first), tensors_of(last)
+        projection = after.pop("text_encoder/text_projection.weight")
+        before.pop("text_encoder/text_projection.weight")
+        self.assertEqual(before, after)
+        width = projection[1][0]
+        values = struct.unpack(f"<{width * width}e", projection[2])
+        self.assertEqual(list(values), [float(i % (width + 1) == 0) for i in range(width * width)])
+        for part in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"):
+            config = json.loads((first / part / "config.json").read_text())
+            told = json.loads((last / part / "config.json").read_text())
+            config.pop("torch_dtype", None), told.pop("torch_dtype", None)
+            self.assertEqual(config, told)
+
+    def test_a_type_is_changed_only_when_asked(self):
+        first = self.synth("first", "--dtype", "f32")
+        half = tensors_of(self.convert(first, "half.safetensors", "--layout", "original", "--dtype", "f16"))
+        self.assertEqual({tensor[0] for tensor in half.values()}, {"F16"})
+        name = "transformer/pos_embed.proj.bias"
+        before = struct.unpack("<192f", tensors_of(first)[name][2])
+        after = struct.unpack("<192e", half["model.diffusion_model.x_embedder.proj.bias"][2])
+        self.assertEqual(list(after), [struct.unpack("<e", struct.pack("<e", value))[0] for value in before])
+
+    def test_without_t5_a_folder_says_so(self):
+        first = self.synth("first")
+        shutil.rmtree(first / "text_encoder_3")
+        index = json.loads((first / "model_index.json").read_text())
+        index["text_encoder_3"] = index["tokenizer_3"] = [None, None]
+        (first / "model_index.json").write_text(json.dumps(index))
+        single = self.convert(first, "single.safetensors", "--layout", "original")
+        last = self.convert(single, "last", "--layout", "diffusers", "--tokenizers", str(first))
+        self.assertEqual(json.loads((last / "model_index.json").read_text())["text_encoder_3"], [None, None])
+        self.assertFalse((last / "tokenizer_3").exists())
+
+    def test_what_cannot_be_converted_is_named_in_one_line(self):
+        first = self.synth("first")
+        alone = self.convert(first, "alone.safetensors", "--layout", "original", "--without-text-encoders")
+        whole = self.convert(first, "whole.safetensors", "--layout", "original")
+        stranger = self.root / "stranger.safetensors"
+        stranger.write_bytes(join_safetensors({"double_blocks.0.weight": {"dtype": "F32", "shape": [1],
+                                                                          "data_offsets": [0, 4]}}, b"1234"))
+        for arguments, words in ((("--model", str(alone), "--layout", "diffusers"), ("--clip-l", "CLIP-L")),
+                                 (("--model", str(whole), "--layout", "diffusers"), ("--tokenizers",)),
+                                 (("--model", str(stranger), "--layout", "diffusers"),
+                                  ("stranger.safetensors", "double_blocks.0.weight")),
+                                 (("--model", str(self.root / "none"), "--layout", "original"), ("none",)),
+                                 (("--model", str(first), "--layout", "comfyui", "--dtype", "fp8"),
+                                  ("octavo quantize",))):
+            done = run("checkpoint", "convert", *arguments, "--out", str(self.root / "out"))
+            self.assertEqual(done.returncode, 1, arguments)
+            for word in words:
+                self.assertIn(word, done.stderr)
+            self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+            self.assertFalse((self.root / "out").exists())
+
+
+class Quantize(Folder):
+    def test_scaled_fp8_is_named_by_inspect_widens_again_and_is_refused_twice(self):
+        first = self.synth("first", *SMALL)
+        for form, scale in (("new", "weight_scale"), ("old", "scale_weight")):
+            with self.subTest(form=form):
+                file = self.root / f"{form}.safetensors"
+                done = run("quantize", "--model", str(first), "--scaled", form, "--out", str(file))
+                self.assertEqual(done.returncode, 0, done.stderr)
+                # Large has 384 linear layers by the same count: 10 a block, 7 in the last, 7 outside; 2 more for each
+                # second attention. T5: 7 a layer.
+                self.assertIn(f"{10 * 2 + 7 + 7 + 2 + 7 * 2} weights in scaled FP8", done.stdout)
+                report = run("inspect", str(file)).stdout
+                self.assertEqual(report.count("scaled FP8 (ComfyUI)"), 2, report)
+                layer = "model.diffusion_model.joint_blocks.0.x_block.mlp.fc1"
+                stored = tensors_of(file)
+                self.assertEqual(stored[f"{layer}.weight"][0], "F8_E4M3")
+                dequant_scale = struct.unpack("<f", stored[f"{layer}.{scale}"][2])[0]
+
+                again = run("quantize", "--model", str(file), "--out", str(self.root / "again.safetensors"))
+                self.assertEqual(again.returncode, 1)
+                self.assertIn("is quantised already", again.stderr)
+                moved = run("checkpoint", "convert", "--model", str(file), "--layout", "original", "--out",
+                            str(self.root / "moved.safetensors"))
+                self.assertEqual(moved.returncode, 1)
+                self.assertIn("--dtype", moved.stderr)
+
+                wide = run("checkpoint", "convert", "--model", str(file), "--layout", "original", "--dtype", "f32",
+                           "--out", str(self.root / f"{form}-wide.safetensors"))
+                self.assertEqual(wide.returncode, 0, wide.stderr)
+                data = tensors_of(self.root / f"{form}-wide.safetensors")[f"{layer}.weight"][2]
+                values = struct.unpack(f"<{len(data) // 4}f", data)
+                self.assertAlmostEqual(max(map(abs, values)) / (448 * dequant_scale), 1, places=5)
+                before = tensors_of(first)["transformer/transformer_blocks.0.ff.net.0.proj.weight"][2]
+                exact = [struct.unpack("<f", b"\0\0" + before[i:i + 2])[0] for i in range(0, len(before), 2)]
+                error = sum((a - b) ** 2 for a, b in zip(exact, values)) / sum(a ** 2 for a in exact)
+                self.assertLess(error, 10 ** -3)  # E4M3 of bell-shaped values: 31 dB
+        self.assertEqual(len([path for path in self.root.iterdir() if ".partial" in path.name]), 0)
+
+    def test_other_forms_are_refused(self):
+        for arguments, word in ((("--layout", "diffusers"), "--layout"), (("--scaled", "newest"), "--scaled")):
+            done = run("quantize", "--model", str(self.root), *arguments, "--out", str(self.root / "out"))
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(word, done.stderr)
 
 
 class Failures(Folder):

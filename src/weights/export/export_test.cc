@@ -12,6 +12,7 @@
 #include "tensor/convert.h"
 #include "tensor/float8.h"
 #include "weights/checkpoint.h"
+#include "weights/export/checkpoint_source.h"
 #include "weights/safetensors.h"
 #include "weights/synthesis/family.h"
 #include "weights/test_files.h"
@@ -123,7 +124,7 @@ TEST(Export, the_index_of_shards_is_what_the_folder_reader_accepts) {
   const NumberedSource source;
   const ExportOptions options{.dtype = DType::kBF16, .shard_bytes = 200'000};
   auto plan = plan_export(source.parts(), options).value();
-  plan.texts["model_index.json"] = model_index_json();
+  plan.texts["model_index.json"] = model_index_json(true);
   ASSERT_TRUE(export_checkpoint(source, plan, folder / "model", {}).ok());
   const auto model = DiffusersFolder::open(folder / "model").value();
   for (std::size_t part = 0; part < source.parts().size(); ++part) {
@@ -163,6 +164,50 @@ TEST(Export, original_file_joins_swaps_and_reshapes) {
   EXPECT_FALSE(file->tensors().contains("text_encoders.t5xxl.transformer.encoder.embed_tokens.weight"));
   const auto configs = boost::json::parse(file->metadata().at(std::string(kConfigsMetadata)));
   EXPECT_EQ(configs.at("transformer").at("num_layers").as_int64(), 2);
+}
+
+TEST(CheckpointSource, gives_every_piece_of_every_layout_as_it_was) {
+  const test::TemporaryFolder folder;
+  const NumberedSource source;
+  ASSERT_TRUE(write(source, {.layout = CheckpointLayout::kOriginal}, folder / "model.safetensors").ok());
+  ASSERT_TRUE(write(source, {.layout = CheckpointLayout::kSeparateParts, .base_name = "model"}, folder / "files").ok());
+  for (const char* name : {"model.safetensors", "files"}) {
+    const auto opened = CheckpointSource::open(folder / name).value();
+    ASSERT_EQ(opened->parts().size(), source.parts().size());
+    EXPECT_TRUE(opened->scaled_weight().empty());
+    for (std::size_t part = 0; part < source.parts().size(); ++part) {
+      EXPECT_EQ(opened->parts()[part].part, source.parts()[part].part);
+      EXPECT_EQ(opened->parts()[part].config, source.parts()[part].config);
+      ASSERT_EQ(opened->parts()[part].tensors.size(), source.parts()[part].tensors.size());
+      for (std::size_t i = 0; i < opened->parts()[part].tensors.size(); ++i) {
+        const SourceTensor& tensor = opened->parts()[part].tensors[i];
+        const std::size_t index = source.index_of(part, tensor.name);
+        ASSERT_EQ(tensor.shape, source.parts()[part].tensors[index].shape) << tensor.name;
+        // From inside the first half over the border into the second, where halves are swapped.
+        const std::int64_t begin = tensor.shape.element_count() / 3, count = tensor.shape.element_count() / 2;
+        std::vector<float> piece(static_cast<std::size_t>(count));
+        ASSERT_TRUE(opened->read(part, i, begin, count, DType::kF32, reinterpret_cast<std::byte*>(piece.data())).ok());
+        opened->release(part, i);
+        for (std::int64_t at = 0; at < count; ++at) {
+          ASSERT_EQ(piece[static_cast<std::size_t>(at)], NumberedSource::value(index, begin + at)) << tensor.name;
+        }
+      }
+    }
+  }
+}
+
+TEST(CheckpointSource, a_part_twice_and_a_file_without_the_wanted_part_are_named) {
+  const test::TemporaryFolder folder;
+  const ExportOptions options{.layout = CheckpointLayout::kSeparateParts, .base_name = "model"};
+  ASSERT_TRUE(write(NumberedSource(), options, folder / "files").ok());
+  const auto none =
+      CheckpointSource::open(folder / "files", {{Part::kTextEncoder, folder / "files/model.safetensors"}});
+  ASSERT_FALSE(none.ok());
+  EXPECT_NE(none.status().to_string().find("holds no CLIP-L"), std::string::npos) << none.status().to_string();
+  fs::copy_file(folder / "files/t5xxl.safetensors", folder / "files/t5xxl_fp16.safetensors");
+  const auto twice = CheckpointSource::open(folder / "files");
+  ASSERT_FALSE(twice.ok());
+  EXPECT_NE(twice.status().to_string().find("a second T5"), std::string::npos) << twice.status().to_string();
 }
 
 TEST(Export, text_encoders_can_stay_out_of_the_original_file) {

@@ -221,7 +221,7 @@ std::string part_config(Part part, const ModelSizes& sizes, const std::string& d
   return {};
 }
 
-std::string model_index_json() {
+std::string model_index_json(bool with_t5) {
   const array nothing{nullptr, nullptr};
   return json_text({{"_class_name", "StableDiffusion3Pipeline"},
                     {"_diffusers_version", kDiffusersVersion},
@@ -230,10 +230,10 @@ std::string model_index_json() {
                     {"scheduler", {"diffusers", "FlowMatchEulerDiscreteScheduler"}},
                     {"text_encoder", {"transformers", "CLIPTextModelWithProjection"}},
                     {"text_encoder_2", {"transformers", "CLIPTextModelWithProjection"}},
-                    {"text_encoder_3", {"transformers", "T5EncoderModel"}},
+                    {"text_encoder_3", with_t5 ? array{"transformers", "T5EncoderModel"} : nothing},
                     {"tokenizer", {"transformers", "CLIPTokenizer"}},
                     {"tokenizer_2", {"transformers", "CLIPTokenizer"}},
-                    {"tokenizer_3", {"transformers", "T5TokenizerFast"}},
+                    {"tokenizer_3", with_t5 ? array{"transformers", "T5TokenizerFast"} : nothing},
                     {"transformer", {"diffusers", "SD3Transformer2DModel"}},
                     {"vae", {"diffusers", "AutoencoderKL"}}});
 }

@@ -41,8 +41,8 @@ Result<ModelSizes> model_sizes(const std::string& family, const SizeReductions& 
 
 /// The config.json of a part as the released models have it; `dtype_word` is torch's ("bfloat16").
 std::string part_config(Part part, const ModelSizes& sizes, const std::string& dtype_word);
-/// model_index.json and scheduler/scheduler_config.json.
-std::string model_index_json();
+/// model_index.json, whose T5 is [null, null] when there is none, and scheduler/scheduler_config.json.
+std::string model_index_json(bool with_t5);
 std::string scheduler_json();
 
 }  // namespace octavo::weights
