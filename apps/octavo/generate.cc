@@ -1,5 +1,6 @@
 #include "generate.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -36,14 +37,11 @@ std::string flag_of(const std::string& field) {
   if (field == "negative_prompt") return "--negative";
   if (field == "guidance_scale") return "--guidance";
   if (field == "image_count") return "--batch";
-  if (field == "t5_length") return "--t5-length";
-  if (field == "prompt_2") return "--prompt-2";
-  if (field == "prompt_3") return "--prompt-3";
   if (field == "negative_prompt_2") return "--negative-2";
   if (field == "negative_prompt_3") return "--negative-3";
-  if (field == "prompt_syntax") return "--prompt-syntax";
-  if (field == "clip_skip") return "--clip-skip";
-  return "--" + field;
+  std::string flag = "--" + field;
+  std::replace(flag.begin(), flag.end(), '_', '-');
+  return flag;
 }
 
 /// name.png for one picture, name-0.png, name-1.png, ... for several.
@@ -106,6 +104,14 @@ Status check_typed(const CLI::App& command, const generation::GenerationRequest&
   return {};
 }
 
+/// Layers, or a window, without a scale ask for skip-layer guidance all the same.
+generation::GenerationRequest with_skip_layer_scale(const CLI::App& command, generation::GenerationRequest request) {
+  const bool asked = command.count("--skip-layers") > 0 || command.count("--skip-layer-start") > 0 ||
+                     command.count("--skip-layer-stop") > 0;
+  if (asked && command.count("--skip-layer-scale") == 0) request.skip_layer_scale = generation::kDefaultSkipLayerScale;
+  return request;
+}
+
 Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   OCTAVO_RETURN_IF_ERROR(check_typed(command, options.request));
   OCTAVO_RETURN_IF_ERROR(check_writable(options.out));
@@ -118,7 +124,7 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   const auto started = std::chrono::steady_clock::now();
   OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(path, load_options));
   const double load_seconds = seconds(std::chrono::steady_clock::now() - started);
-  const auto resolved = generation::resolve(options.request, pipe->capabilities());
+  const auto resolved = generation::resolve(with_skip_layer_scale(command, options.request), pipe->capabilities());
   if (!resolved.ok()) {
     const Status& error = resolved.status();
     return Status(error.code(), error.message(), flag_of(error.subject()));
@@ -183,6 +189,14 @@ void add_generate(CLI::App& app, int& exit_code) {
   generate->add_option("--schedule", request.schedule, "Noise schedule: normal, sgm_uniform, simple (default: normal)");
   generate->add_option("--t5-length", request.t5_length,
                        "T5 tokens with padding; changes the picture (default: 256 or the model's limit)");
+  generate->add_option("--skip-layer-scale", request.skip_layer_scale,
+                       "Skip-layer guidance, for Stable Diffusion 3.5 Medium: 0 = off, 2.8 is usual");
+  generate->add_option("--skip-layers", request.skip_layers, "Blocks that it leaves out (default: 7,8,9)")
+      ->delimiter(',');
+  generate->add_option("--skip-layer-start", request.skip_layer_start,
+                       "Fraction of the steps after which it begins (default: 0.01)");
+  generate->add_option("--skip-layer-stop", request.skip_layer_stop,
+                       "Fraction of the steps before which it ends (default: 0.2)");
   generate->add_option("-m,--model", options->model, "Diffusers folder (default: the embedded octavo-tiny)");
   generate->add_option("-o,--out", options->out, "File to write, .png, .jpg or .webp; several pictures get -0, -1, ...")
       ->capture_default_str();

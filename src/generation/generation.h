@@ -39,6 +39,12 @@ struct GenerationRequest {
   std::string prompt_syntax;                         // one of kPromptSyntaxes: how weights are written; "" = the first
   int clip_skip = 0;  // CLIP's hidden state counted from the last layer, as A1111 counts; up to 2 = the model's own.
                       // diffusers' clip_skip k is k + 2 here; "plain" skips for the prompt alone, as diffusers does
+  // Skip-layer guidance: in the steps i with skip_layer_start * steps < i < skip_layer_stop * steps (i from 0), a third
+  // forward leaves these blocks out of the transformer and the picture is pushed away from it. Needs guidance above 1.
+  double skip_layer_scale = 0;   // 0 = off
+  std::vector<int> skip_layers;  // numbers of blocks; empty = kDefaultSkipLayers
+  double skip_layer_start = 0.01;
+  double skip_layer_stop = 0.2;
   bool keep_partial = false;  // interrupted: return what is drawn (A1111) instead of an error
 };
 
@@ -47,6 +53,9 @@ inline constexpr int kMaxImageCount = 64;
 /// "a1111" and "comfyui" read weights as those do and take prompts of any length in chunks of 75 tokens; "plain" is
 /// literal and cut, as in diffusers. A prompt of at most 75 tokens without special characters is the same in all.
 inline constexpr std::array<std::string_view, 3> kPromptSyntaxes = {"a1111", "comfyui", "plain"};
+/// What Stability recommends for Stable Diffusion 3.5 Medium, and diffusers' scale.
+inline constexpr std::array<int, 3> kDefaultSkipLayers = {7, 8, 9};
+inline constexpr double kDefaultSkipLayerScale = 2.8;
 
 /// What a loaded model can do; validation and the API's listings read it.
 struct Capabilities {
@@ -60,6 +69,7 @@ struct Capabilities {
   int default_steps = 28;
   int max_steps = 200;
   double default_guidance_scale = 7.0;
+  int layer_count = 6;  // blocks of the transformer
   int max_t5_length = 77;
   int default_t5_length = 77;
   int max_clip_skip = 12;              // layers of the smaller CLIP encoder

@@ -50,6 +50,14 @@ image::Infotext describe(const GenerationRequest& request, std::int64_t seed, co
   add("Prompt 3", request.prompt_3);
   add("Negative prompt 2", request.negative_prompt_2);
   add("Negative prompt 3", request.negative_prompt_3);
+  if (request.skip_layer_scale > 0) {
+    std::string layers;
+    for (const int layer : request.skip_layers) layers += (layers.empty() ? "" : ", ") + std::to_string(layer);
+    add("Skip layers", std::move(layers));
+    add("Skip layer scale", image::python_float(request.skip_layer_scale));
+    add("Skip layer start", image::python_float(request.skip_layer_start));
+    add("Skip layer stop", image::python_float(request.skip_layer_stop));
+  }
   add("Version", std::string(version));
   return infotext;
 }

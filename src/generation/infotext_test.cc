@@ -46,5 +46,17 @@ TEST(Describe, says_how_the_prompt_was_read_where_it_is_not_the_usual) {
             std::string::npos);
 }
 
+TEST(Describe, names_skip_layer_guidance_when_it_is_on) {
+  GenerationRequest request;
+  request.skip_layers = {7, 8, 9};
+  const auto text = [&] { return image::format_infotext(describe(request, 1, Capabilities{}, "octavo 0.1.0")); };
+  EXPECT_EQ(text().find("Skip"), std::string::npos);
+  request.skip_layer_scale = 2.8;
+  EXPECT_NE(text().find(", Skip layers: \"7, 8, 9\", Skip layer scale: 2.8, Skip layer start: 0.01, "
+                        "Skip layer stop: 0.2, Version: octavo 0.1.0"),
+            std::string::npos)
+      << text();
+}
+
 }  // namespace
 }  // namespace octavo::generation

@@ -30,6 +30,41 @@ Status check_size(int value, const char* field, const Capabilities& can) {
   return {};
 }
 
+/// Off: what is left of it is cleared, so that equal pictures have equal requests.
+Status resolve_skip_layers(GenerationRequest& request, const Capabilities& can) {
+  if (!std::isfinite(request.skip_layer_scale) || request.skip_layer_scale < 0 || request.skip_layer_scale > 100) {
+    return invalid_argument("skip_layer_scale", "must be a number from 0 to 100");
+  }
+  const auto is_fraction = [](double value) { return value >= 0 && value <= 1; };
+  if (!is_fraction(request.skip_layer_start)) {
+    return invalid_argument("skip_layer_start", "must be a fraction of the steps, from 0 to 1");
+  }
+  if (!is_fraction(request.skip_layer_stop) || request.skip_layer_stop < request.skip_layer_start) {
+    return invalid_argument("skip_layer_stop", "must be a fraction of the steps, from skip_layer_start to 1");
+  }
+  if (request.skip_layer_scale > 0 && request.skip_layers.empty()) {
+    request.skip_layers.assign(kDefaultSkipLayers.begin(), kDefaultSkipLayers.end());
+  }
+  std::sort(request.skip_layers.begin(), request.skip_layers.end());
+  request.skip_layers.erase(std::unique(request.skip_layers.begin(), request.skip_layers.end()),
+                            request.skip_layers.end());
+  for (const int layer : request.skip_layers) {
+    if (layer < 0 || layer >= can.layer_count) {
+      return invalid_argument("skip_layers", fmt::format("{} is no layer of {}, which has 0 to {}", layer,
+                                                         can.model_name, can.layer_count - 1));
+    }
+  }
+  if (request.skip_layer_scale == 0) {
+    const GenerationRequest off;
+    request.skip_layers = off.skip_layers;
+    request.skip_layer_start = off.skip_layer_start;
+    request.skip_layer_stop = off.skip_layer_stop;
+  } else if (request.guidance_scale <= 1) {
+    return invalid_argument("skip_layer_scale", "needs a guidance_scale above 1: without guidance it does nothing");
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities& can) {
@@ -56,6 +91,7 @@ Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities&
   if (!std::isfinite(request.guidance_scale) || request.guidance_scale > 100) {
     return invalid_argument("guidance_scale", "must be a number from 0 to 100");
   }
+  OCTAVO_RETURN_IF_ERROR(resolve_skip_layers(request, can));
   if (request.image_count < 1 || request.image_count > kMaxImageCount) {
     return invalid_argument("image_count", fmt::format("{} is outside 1 to {}", request.image_count, kMaxImageCount));
   }

@@ -114,6 +114,46 @@ TEST(Resolve, refuses_prompts_that_are_not_text) {
             "");
 }
 
+TEST(Resolve, skip_layer_guidance_has_defaults_and_is_cleared_when_off) {
+  GenerationRequest request;
+  request.skip_layer_scale = 2.8;
+  Capabilities can = tiny();
+  can.layer_count = 24;
+  EXPECT_EQ(resolve(request, can)->skip_layers, (std::vector<int>{7, 8, 9}));
+  request.skip_layers = {4, 2, 4};
+  EXPECT_EQ(resolve(request, can)->skip_layers, (std::vector<int>{2, 4}));
+  request.skip_layer_scale = 0;
+  request.skip_layer_stop = 0.5;
+  EXPECT_TRUE(resolve(request, can)->skip_layers.empty());
+  EXPECT_EQ(resolve(request, can)->skip_layer_stop, GenerationRequest{}.skip_layer_stop);
+}
+
+TEST(Resolve, skip_layer_guidance_is_checked_by_field) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double scale : {-1.0, 101.0, nan}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.skip_layer_scale = scale; }), "skip_layer_scale") << scale;
+  }
+  EXPECT_EQ(refused_field([&](auto& r) {
+              r.skip_layer_scale = 1;
+              r.skip_layers = {2};
+              r.guidance_scale = 1;
+            }),
+            "skip_layer_scale");
+  for (const double fraction : {-0.1, 1.1, nan}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.skip_layer_start = fraction; }), "skip_layer_start") << fraction;
+    EXPECT_EQ(refused_field([&](auto& r) { r.skip_layer_stop = fraction; }), "skip_layer_stop") << fraction;
+  }
+  EXPECT_EQ(refused_field([&](auto& r) { r.skip_layer_start = 0.5; }), "skip_layer_stop") << "ends before it begins";
+  for (const int layer : {-1, 6}) {
+    EXPECT_EQ(refused_field([&](auto& r) {
+                r.skip_layer_scale = 1;
+                r.skip_layers = {2, layer};
+              }),
+              "skip_layers");
+  }
+  EXPECT_EQ(refused_field([&](auto& r) { r.skip_layer_scale = 2.8; }), "skip_layers") << "tiny has no layer 7";
+}
+
 TEST(Progress, fraction_covers_the_whole_call) {
   EXPECT_EQ(Progress{}.fraction(), 0.0);
   EXPECT_DOUBLE_EQ((Progress{.image_index = 1, .image_count = 2, .step = 5, .steps = 10, .stage = {}}.fraction()),

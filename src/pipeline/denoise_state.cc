@@ -33,6 +33,10 @@ std::vector<std::byte> DenoiseState::to_bytes() const {
                                    {"negative_prompt_3", request.negative_prompt_3},
                                    {"prompt_syntax", request.prompt_syntax},
                                    {"clip_skip", request.clip_skip},
+                                   {"skip_layer_scale", request.skip_layer_scale},
+                                   {"skip_layers", boost::json::value_from(request.skip_layers)},
+                                   {"skip_layer_start", request.skip_layer_start},
+                                   {"skip_layer_stop", request.skip_layer_stop},
                                    {"keep_partial", request.keep_partial},
                                    {"image_index", image_index}};
   const std::string text = boost::json::serialize(fields);
@@ -94,6 +98,10 @@ Result<DenoiseState> DenoiseState::from_bytes(std::span<const std::byte> bytes) 
   read("negative_prompt_3", state.request.negative_prompt_3);
   read("prompt_syntax", state.request.prompt_syntax);
   read("clip_skip", state.request.clip_skip);
+  read("skip_layer_scale", state.request.skip_layer_scale);
+  read("skip_layers", state.request.skip_layers);
+  read("skip_layer_start", state.request.skip_layer_start);
+  read("skip_layer_stop", state.request.skip_layer_stop);
   read("keep_partial", state.request.keep_partial);
   read("image_index", state.image_index);
   if (!complete) return broken("the request lacks a field or has one of a wrong type");

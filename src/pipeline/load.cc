@@ -23,6 +23,7 @@ generation::Capabilities describe(const models::Sd35& model) {
   can.default_width = can.default_height = model.limits.default_size;
   can.default_steps = kDiffusersSteps;
   can.default_guidance_scale = kDiffusersGuidance;
+  can.layer_count = model.mmdit.config().layers;
   can.max_t5_length = model.limits.max_t5_length;
   can.default_t5_length = model.limits.default_t5_length;
   can.max_clip_skip = model.limits.max_clip_skip;

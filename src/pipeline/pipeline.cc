@@ -42,10 +42,12 @@ Status check_control(const generation::RunControl& control) {
 struct Pipeline::Run {
   sampling::SamplerRun sampler;
   sampling::Guidance guidance;
+  sampling::SkipLayerGuidance skip_layers;
   std::vector<float> model_sigmas;  // the sigma of each call of the transformer, in order
   device::Buffer memory;
   models::MmditConditioning conditioning;
   TensorView prediction;  // [R, C, height, width] f32
+  TensorView skipped;     // [1, C, height, width] f32; undefined without skip-layer guidance
   TensorView all_finite;  // [1] i32
 };
 
@@ -108,13 +110,16 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   OCTAVO_RETURN_IF_ERROR(plan(request, branches));
   OCTAVO_ASSIGN_OR_RETURN(const auto* row, sampling::find_sampler(state.sampler.sampler));
   OCTAVO_ASSIGN_OR_RETURN(auto sampler, sampling::SamplerRun::create(*device_, *stream_, *row, state.sampler));
-  Run run{std::move(sampler),
-          {static_cast<float>(request.guidance_scale)},
-          sampling::model_sigmas(*row, state.sampler.sigmas),
-          {},
-          {},
-          {},
-          {}};
+  Run run{
+      .sampler = std::move(sampler),
+      .guidance = {static_cast<float>(request.guidance_scale)},
+      .skip_layers = {request.skip_layers, request.skip_layer_scale, request.skip_layer_start, request.skip_layer_stop},
+      .model_sigmas = sampling::model_sigmas(*row, state.sampler.sigmas),
+      .memory = {},
+      .conditioning = {},
+      .prediction = {},
+      .skipped = {},
+      .all_finite = {}};
   const std::int64_t rows = run.guidance.branches(), tokens = branches.front().context_rows();
   const std::int64_t calls = static_cast<std::int64_t>(run.model_sigmas.size());
 
@@ -133,7 +138,11 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
                     modulation_at = place(DType::kF32, modulation_shape);
   const std::size_t text_at = place(DType::kF32, text_shape), pooled_at = place(DType::kF32, pooled_shape);
   const std::size_t timestep_at = place(DType::kF32, Shape{calls});
-  const std::size_t prediction_at = place(DType::kF32, prediction_shape), finite_at = place(DType::kI32, Shape{1});
+  const std::size_t prediction_at = place(DType::kF32, prediction_shape);
+  const Shape skipped_shape{1, transformer.out_channels, shape[2], shape[3]};
+  const bool skips = run.guidance.enabled() && run.skip_layers.enabled();
+  const std::size_t skipped_at = skips ? place(DType::kF32, skipped_shape) : 0,
+                    finite_at = place(DType::kI32, Shape{1});
   OCTAVO_ASSIGN_OR_RETURN(run.memory, allocate(bytes));
   const auto view = [&run](std::size_t at, DType dtype, const Shape& extents) {
     return TensorView(static_cast<void*>(static_cast<std::byte*>(run.memory.data()) + at), dtype, extents);
@@ -142,6 +151,7 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   run.conditioning.context = view(context_at, DType::kF32, context_shape);
   run.conditioning.modulations = view(modulation_at, DType::kF32, modulation_shape);
   run.prediction = view(prediction_at, DType::kF32, prediction_shape);
+  if (skips) run.skipped = view(skipped_at, DType::kF32, skipped_shape);
   run.all_finite = view(finite_at, DType::kI32, Shape{1});
 
   const TensorView text = view(text_at, DType::kF32, text_shape), pooled = view(pooled_at, DType::kF32, pooled_shape);
@@ -168,9 +178,15 @@ Status Pipeline::advance(DenoiseState& state, int until_step, const generation::
   const auto velocity = [&](const TensorView& latents, float sigma, const TensorView& out) {
     const auto found = std::find(run.model_sigmas.begin(), run.model_sigmas.end(), sigma);
     OCTAVO_CHECK(found != run.model_sigmas.end(), "sigma {} was not announced by the sampler", sigma);
-    model_.mmdit.predict(*context_, latents, static_cast<int>(found - run.model_sigmas.begin()), run.conditioning,
-                         run.prediction);
+    const auto call = static_cast<int>(found - run.model_sigmas.begin());
+    model_.mmdit.predict(*context_, latents, call, run.conditioning, run.prediction);
     sampling::apply_guidance(*context_, run.guidance, run.prediction, out);
+    if (run.skipped.defined() && run.skip_layers.applies(run.sampler.step(), run.sampler.steps())) {
+      // The prompt's branch alone; it is the second of the two.
+      model_.mmdit.predict(*context_, latents, 0, run.conditioning.part(call, 1, 1), run.skipped,
+                           run.skip_layers.layers);
+      sampling::apply_skip_layer_guidance(*context_, run.skip_layers, run.prediction.slice(0, 1, 1), run.skipped, out);
+    }
   };
   generation::Progress progress{state.image_index, state.request.image_count, run.sampler.step(), run.sampler.steps(),
                                 std::string(telemetry::kDenoise)};

@@ -22,4 +22,20 @@ void apply_guidance(device::ExecutionContext& context, const Guidance& guidance,
   ops::guidance(context, args);
 }
 
+void apply_skip_layer_guidance(device::ExecutionContext& context, const SkipLayerGuidance& guidance,
+                               const TensorView& cond, const TensorView& skipped, const TensorView& out) {
+  ops::LincombArgs difference;
+  difference.terms[0] = {1.0f, cond};
+  difference.terms[1] = {-1.0f, skipped};
+  difference.term_count = 2;
+  difference.out = skipped;
+  ops::lincomb(context, difference);
+  ops::LincombArgs sum;
+  sum.terms[0] = {1.0f, out};
+  sum.terms[1] = {static_cast<float>(guidance.scale), skipped};
+  sum.term_count = 2;
+  sum.out = out;
+  ops::lincomb(context, sum);
+}
+
 }  // namespace octavo::sampling

@@ -44,5 +44,32 @@ TEST_F(GuidanceTest, a_row_count_that_does_not_fit_is_a_programmer_s_error) {
   EXPECT_THROW(apply({.scale = 3.0f}, {1.0f, 2.0f}), CheckFailure);
 }
 
+TEST_F(GuidanceTest, skip_layer_guidance_pushes_away_from_the_skipped_prediction) {
+  const std::vector<float> cond = {11.0f, 32.0f};
+  std::vector<float> skipped = {1.0f, 34.0f};
+  std::vector<float> out = {100.0f, 200.0f};
+  const auto view = [](const std::vector<float>& values) {
+    return TensorView(const_cast<float*>(values.data()), DType::kF32, Shape{2, 1, 1, 1});
+  };
+  const SkipLayerGuidance guidance{.layers = {1}, .scale = 2.5, .start = 0, .stop = 1};
+  apply_skip_layer_guidance(context_, guidance, view(cond), view(skipped), view(out));
+  EXPECT_EQ(out, (std::vector<float>{125.0f, 195.0f}));
+}
+
+TEST(SkipLayerGuidance, applies_strictly_inside_its_window) {
+  const auto steps_of = [](const SkipLayerGuidance& guidance, int steps) {
+    std::vector<int> applied;
+    for (int step = 0; step < steps; ++step) {
+      if (guidance.applies(step, steps)) applied.push_back(step);
+    }
+    return applied;
+  };
+  EXPECT_EQ(steps_of({.layers = {7}, .scale = 2.8, .start = 0.01, .stop = 0.2}, 40),
+            (std::vector<int>{1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(steps_of({.layers = {7}, .scale = 2.8, .start = 0.1, .stop = 0.4}, 10), (std::vector<int>{2, 3}));
+  EXPECT_TRUE(steps_of({.layers = {7}, .scale = 0, .start = 0, .stop = 1}, 10).empty());
+  EXPECT_TRUE(steps_of({.layers = {}, .scale = 1, .start = 0, .stop = 1}, 10).empty());
+}
+
 }  // namespace
 }  // namespace octavo::sampling

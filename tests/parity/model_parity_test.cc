@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -86,7 +87,8 @@ class ModelParity : public ::testing::TestWithParam<std::string> {
   }
 
   /// Runs the transformer on rows [begin, begin + count) of the fixture.
-  Tensor run_transformer(const models::Mmdit& mmdit, std::int64_t begin, std::int64_t count, device::TapSink* taps) {
+  Tensor run_transformer(const models::Mmdit& mmdit, std::int64_t begin, std::int64_t count, device::TapSink* taps,
+                         std::span<const int> skip_layers = {}) {
     const auto rows = [&](const char* argument) {
       return fixture_[std::string("transformer.") + argument].slice(0, begin, count);
     };
@@ -97,7 +99,7 @@ class ModelParity : public ::testing::TestWithParam<std::string> {
     const models::MmditConditioning conditioning{context_rows.view, modulations.view, count};
     machine_.run(taps, [&](device::ExecutionContext& context) {
       mmdit.prepare(context, text, rows("pooled"), fixture_["transformer.timesteps"], conditioning);
-      mmdit.predict(context, latents, 0, conditioning, velocity.view);
+      mmdit.predict(context, latents, 0, conditioning, velocity.view, skip_layers);
     });
     return velocity;
   }
@@ -112,6 +114,7 @@ TEST_P(ModelParity, clip_l_equals_transformers) { check_clip("text_encoder"); }
 TEST_P(ModelParity, clip_g_equals_transformers) { check_clip("text_encoder_2"); }
 
 TEST_P(ModelParity, t5_equals_transformers) {
+  if (!model_.has_part("text_encoder_3")) return;
   const auto loaded = models::T5Encoder::load(machine_.device(), model_.part("text_encoder_3"), kF32);
   ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
   const TensorView recorded = fixture_["text_encoder_3.last_hidden_state"];
@@ -146,6 +149,16 @@ TEST_P(ModelParity, transformer_equals_diffusers_at_every_batch_size) {
   }
 }
 
+TEST_P(ModelParity, forward_with_skipped_layers_equals_diffusers) {
+  if (!fixture_.contains("transformer.skipped_velocity")) return;
+  const auto mmdit = models::Mmdit::load(machine_.device(), model_.part("transformer"), kF32);
+  ASSERT_TRUE(mmdit.ok()) << mmdit.status().to_string();
+  const TensorView recorded = fixture_["transformer.skipped_velocity"], layers = fixture_["transformer.skip_layers"];
+  const std::span<const int> skip_layers(layers.as<std::int32_t>(), static_cast<std::size_t>(layers.dim(0)));
+  const Tensor velocity = run_transformer(*mmdit, 0, recorded.dim(0), nullptr, skip_layers);
+  EXPECT_TRUE(expect_close(velocity.view, recorded, kForwardF32));
+}
+
 TEST_P(ModelParity, transformer_in_bf16_stays_near) {
   const auto mmdit = models::Mmdit::load(machine_.device(), model_.part("transformer"), DType::kBF16);
   ASSERT_TRUE(mmdit.ok()) << mmdit.status().to_string();
@@ -171,6 +184,7 @@ TEST_P(ModelParity, transformer_rows_alone_equal_rows_in_a_batch) {
 }
 
 TEST_P(ModelParity, decoder_equals_diffusers_stage_by_stage) {
+  if (!model_.has_part("vae")) return;
   const auto decoder = models::AutoencoderDecoder::load(machine_.device(), model_.part("vae"), kF32);
   ASSERT_TRUE(decoder.ok()) << decoder.status().to_string();
   const TensorView recorded = fixture_["vae.decoder.conv_out"];
@@ -214,7 +228,8 @@ TEST(DivergenceFinder, a_tap_of_another_size_is_a_divergence) {
   EXPECT_THAT(taps.first_divergence(), ::testing::StartsWith("transformer.pos_embed: shape [100]"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Recorded, ModelParity, ::testing::Values("small", "two_heads", "three_heads"),
+INSTANTIATE_TEST_SUITE_P(Recorded, ModelParity,
+                         ::testing::Values("small", "two_heads", "three_heads", "medium", "medium_mixed"),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace

@@ -29,6 +29,13 @@ float recipe_value(std::uint64_t seed, std::uint64_t index) {
 
 void write_text(const fs::path& path, const std::string& text) { std::ofstream(path) << text; }
 
+/// As diffusers' model_index.json names it.
+std::string_view class_of(std::string_view part) {
+  if (part == "transformer") return "SD3Transformer2DModel";
+  if (part == "vae") return "AutoencoderKL";
+  return part == "text_encoder_3" ? "T5EncoderModel" : "CLIPTextModelWithProjection";
+}
+
 }  // namespace
 
 RecipeModel::RecipeModel(const std::string& fixture_name) {
@@ -39,7 +46,7 @@ RecipeModel::RecipeModel(const std::string& fixture_name) {
   const DType dtype = metadata.at("dtype").as_string() == "F16" ? DType::kF16 : DType::kBF16;
   boost::json::object index{{"_class_name", "StableDiffusion3Pipeline"}};
   for (const auto& [name, part] : metadata.at("parts").as_object()) {
-    index[name] = {"library", "class"};
+    index[name] = {"library", class_of(name)};
     const fs::path folder = root_ / std::string(name);
     fs::create_directory(folder);
     write_text(folder / "config.json", boost::json::serialize(part.at("config")));
@@ -68,6 +75,15 @@ RecipeModel::RecipeModel(const std::string& fixture_name) {
 RecipeModel::~RecipeModel() {
   std::error_code error;
   fs::remove_all(root_, error);
+}
+
+void RecipeModel::add_tokenizers_and_scheduler() const {
+  for (const char* name : {"tokenizer", "tokenizer_2", "tokenizer_3"}) {
+    fs::copy(fs::path(OCTAVO_SOURCE_DIR) / "models/octavo-tiny" / name, root_ / name);
+  }
+  fs::create_directory(root_ / "scheduler");
+  write_text(root_ / "scheduler/scheduler_config.json",
+             R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0})");
 }
 
 bool RecipeModel::has_part(const std::string& name) const { return fs::exists(root_ / name); }

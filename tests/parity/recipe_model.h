@@ -17,6 +17,9 @@ class RecipeModel {
   RecipeModel(const RecipeModel&) = delete;
   RecipeModel& operator=(const RecipeModel&) = delete;
 
+  /// Adds octavo-tiny's tokenizers and the scheduler of Stable Diffusion 3.5: the folder is a whole pipeline then.
+  void add_tokenizers_and_scheduler() const;
+
   const std::filesystem::path& root() const { return root_; }
   bool has_part(const std::string& name) const;
   weights::CheckpointPart part(const std::string& name) const;

@@ -86,22 +86,27 @@ class Recorder:
     def keep_tap(self, name: str, value: torch.Tensor):
         self.keep(name, value if self.whole_taps else taps.thinned(value))
 
-    def save(self):
+    def save(self, **metadata):
         word = {torch.float16: "F16", torch.bfloat16: "BF16"}[self.dtype]
         versions = (f"torch {torch.__version__}, diffusers {diffusers.__version__}, "
                     f"transformers {transformers.__version__}")
         path = OUT / f"{self.name}.safetensors"
         save_file(self.tensors, path,
-                  {"model": json.dumps({"dtype": word, "parts": self.parts, "recorded_with": versions})})
+                  {"model": json.dumps({"dtype": word, "parts": self.parts, "recorded_with": versions, **metadata})})
         print(path.name, path.stat().st_size)
 
 
-def record_clip(r: Recorder, part: str, batch: int, **sizes):
-    config = CLIPTextConfig(vocab_size=200, max_position_embeddings=77, eos_token_id=2, bos_token_id=0, **sizes)
+def clip_model(r: Recorder, part: str, vocab_size: int, **sizes) -> CLIPTextModelWithProjection:
+    config = CLIPTextConfig(vocab_size=vocab_size, max_position_embeddings=77, eos_token_id=2, bos_token_id=0, **sizes)
     model = CLIPTextModelWithProjection(config)
     r.part(part, model, {key: getattr(config, key) for key in (
         "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size",
         "max_position_embeddings", "projection_dim", "hidden_act", "layer_norm_eps", "eos_token_id")})
+    return model
+
+
+def record_clip(r: Recorder, part: str, batch: int, **sizes):
+    model = clip_model(r, part, 200, **sizes)
     ids = torch.randint(0, 198, (batch, 77))
     for row in range(batch):
         end = 5 + 20 * row
@@ -114,12 +119,17 @@ def record_clip(r: Recorder, part: str, batch: int, **sizes):
     r.keep(f"{part}.pooled", out.text_embeds)
 
 
-def record_t5(r: Recorder, batch: int, length: int, **sizes):
-    config = T5Config(vocab_size=150, feed_forward_proj="gated-gelu", dropout_rate=0.0, **sizes)
+def t5_model(r: Recorder, vocab_size: int, **sizes) -> T5EncoderModel:
+    config = T5Config(vocab_size=vocab_size, feed_forward_proj="gated-gelu", dropout_rate=0.0, **sizes)
     model = T5EncoderModel(config)
     r.part("text_encoder_3", model, {key: getattr(config, key) for key in (
         "num_layers", "d_model", "num_heads", "d_kv", "d_ff", "vocab_size", "relative_attention_num_buckets",
         "relative_attention_max_distance", "feed_forward_proj", "layer_norm_epsilon")})
+    return model
+
+
+def record_t5(r: Recorder, batch: int, length: int, **sizes):
+    model = t5_model(r, 150, **sizes)
     ids = torch.randint(3, 150, (batch, length))
     for row in range(batch):
         ids[row, length // (row + 2)], ids[row, length // (row + 2) + 1:] = 1, 0
@@ -130,19 +140,29 @@ def record_t5(r: Recorder, batch: int, length: int, **sizes):
     r.keep("text_encoder_3.last_hidden_state", out.last_hidden_state)
 
 
-def record_transformer(r: Recorder, batch: int, tokens: int, height: int, width: int, timestep: float, **sizes):
-    heads = sizes["num_attention_heads"]
+def transformer_model(r: Recorder, dual_attention_layers: tuple = (), **sizes) -> SD3Transformer2DModel:
     config = dict(sample_size=16, patch_size=2, in_channels=16, out_channels=16, attention_head_dim=64,
-                  caption_projection_dim=64 * heads, dual_attention_layers=[], qk_norm="rms_norm", **sizes)
+                  caption_projection_dim=64 * sizes["num_attention_heads"],
+                  dual_attention_layers=list(dual_attention_layers), qk_norm="rms_norm", **sizes)
     model = SD3Transformer2DModel(**config)
     r.part("transformer", model, config)
+    return model
+
+
+def record_transformer(r: Recorder, batch: int, tokens: int, height: int, width: int, timestep: float,
+                       skip_layers: tuple = (), **sizes):
+    model = transformer_model(r, **sizes)
     latents = torch.randn(batch, 16, height, width)
-    text = torch.randn(batch, tokens, config["joint_attention_dim"])
-    pooled = torch.randn(batch, config["pooled_projection_dim"])
+    text = torch.randn(batch, tokens, sizes["joint_attention_dim"])
+    pooled = torch.randn(batch, sizes["pooled_projection_dim"])
+    inputs = dict(hidden_states=latents, encoder_hidden_states=text, pooled_projections=pooled,
+                  timestep=torch.full((batch,), timestep), return_dict=False)
     handles = taps.tap_transformer(model, "transformer", r.keep_tap)
-    velocity = model(hidden_states=latents, encoder_hidden_states=text, pooled_projections=pooled,
-                     timestep=torch.full((batch,), timestep), return_dict=False)[0]
+    velocity = model(**inputs)[0]
     taps.remove(handles)
+    if skip_layers:
+        r.keep("transformer.skip_layers", torch.tensor(skip_layers, dtype=torch.int32))
+        r.keep("transformer.skipped_velocity", model(**inputs, skip_layers=list(skip_layers))[0])
     r.keep("transformer.latents", latents)
     r.keep("transformer.text", text)
     r.keep("transformer.pooled", pooled)
@@ -150,16 +170,22 @@ def record_transformer(r: Recorder, batch: int, tokens: int, height: int, width:
     r.keep("transformer.velocity", velocity)
 
 
-def record_decoder(r: Recorder, batch: int, height: int, width: int, **sizes):
+def vae_model(r: Recorder, **sizes) -> AutoencoderKL:
     levels = len(sizes["block_out_channels"])
     config = dict(in_channels=3, out_channels=3, latent_channels=16, act_fn="silu", sample_size=64,
                   down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels,
                   use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609, **sizes)
     model = AutoencoderKL(**config)
     r.part("vae", model, config)
+    return model
+
+
+def record_decoder(r: Recorder, batch: int, height: int, width: int, **sizes):
+    model = vae_model(r, **sizes)
+    config = model.config
     latents = torch.randn(batch, 16, height, width)
     handles = taps.tap_decoder(model.decoder, "vae.decoder", r.keep_tap)
-    picture = model.decode(latents / config["scaling_factor"] + config["shift_factor"], return_dict=False)[0]
+    picture = model.decode(latents / config.scaling_factor + config.shift_factor, return_dict=False)[0]
     taps.remove(handles)
     r.keep("vae.latents", latents)
     r.keep("vae.decoder.conv_out", picture.permute(0, 2, 3, 1))

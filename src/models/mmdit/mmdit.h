@@ -1,9 +1,12 @@
 // MMDiT: the velocity model of Stable Diffusion 3.5 (diffusers SD3Transformer2DModel; Esser et al., arXiv:2403.03206).
+// In the blocks of `dual_layers` (MMDiT-X, Stable Diffusion 3.5 Medium) the image tokens also attend to themselves
+// alone.
 //
 // What depends on the timestep and the pooled prompt alone (all adaLN modulations of all steps) and what depends on
 // the prompt alone (the embedded context) is computed once before the loop by prepare(); predict() is the step.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,15 +20,17 @@ struct MmditConfig {
   int layers = 0;
   int heads = 0;
   std::int64_t head_width = 64;
-  std::int64_t width = 0;           // heads * head_width
+  std::int64_t width = 0;  // heads * head_width
   std::int64_t in_channels = 16;
   std::int64_t out_channels = 16;
-  std::int64_t context_width = 0;   // joint_attention_dim
-  std::int64_t pooled_width = 0;    // pooled_projection_dim
-  std::int64_t position_side = 0;   // pos_embed_max_size
-  bool qk_norm = true;              // rms_norm; SD3.0 has none
+  std::int64_t context_width = 0;  // joint_attention_dim
+  std::int64_t pooled_width = 0;   // pooled_projection_dim
+  std::int64_t position_side = 0;  // pos_embed_max_size
+  bool qk_norm = true;             // rms_norm; SD3.0 has none
+  std::vector<int> dual_layers;    // blocks with a second attention over the image tokens; ascending
 
-  /// Refuses what this version does not compute (dual attention of Medium) by name.
+  bool is_dual(int layer) const { return std::binary_search(dual_layers.begin(), dual_layers.end(), layer); }
+  /// `file` is named in errors. Refuses what this version does not compute by name.
   static Result<MmditConfig> from_json(const boost::json::object& config, const std::string& file);
 };
 
@@ -34,6 +39,12 @@ struct MmditConditioning {
   TensorView context;      // [R, T, width] f32: embedded text
   TensorView modulations;  // [steps * R, modulation_width] f32, rows of a step together
   std::int64_t rows = 0;   // R
+
+  /// Rows [first, first + count) of one call's group, as a conditioning whose call 0 they are: for a forward of some
+  /// branches alone. Views of this one's memory.
+  MmditConditioning part(int call, std::int64_t first, std::int64_t count) const {
+    return {context.slice(0, first, count), modulations.slice(0, call * rows + first, count), count};
+  }
 };
 
 class Mmdit {
@@ -41,7 +52,7 @@ class Mmdit {
   static Result<Mmdit> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype);
 
   const MmditConfig& config() const { return config_; }
-  /// Columns of the modulation table: 6 or 2 vectors of `width` for each stream of each block, 2 for the final norm.
+  /// Columns of the modulation table: 9, 6 or 2 vectors of `width` for each stream of each block, 2 for the final norm.
   std::int64_t modulation_width() const { return modulation_width_; }
 
   /// text [R, T, context_width] f32, pooled [R, pooled_width] f32, timesteps (host): sigma * 1000 of each model call.
@@ -51,24 +62,37 @@ class Mmdit {
 
   /// latents [R', C, height, width] f32 with R % R' == 0 (row r reads latent r % R'), `call` the row group of the
   /// modulation table, out [R, C, height, width] f32: the velocity, one row for each conditioning row. Stateless;
-  /// rows do not influence each other. Height and width are even.
+  /// rows do not influence each other. Height and width are even. The blocks of `skip_layers` (any order; what is no
+  /// block is ignored) are left out: both streams pass them unchanged (skip-layer guidance).
   void predict(ops::ExecutionContext& context, const TensorView& latents, int call,
-               const MmditConditioning& conditioning, const TensorView& out) const;
+               const MmditConditioning& conditioning, const TensorView& out,
+               std::span<const int> skip_layers = {}) const;
 
  private:
-  struct Stream {  // one of a block's two: image or text
-    layers::Linear modulation, qkv, out, fc1, fc2;
+  struct Attention {
+    layers::Linear qkv, out;
     layers::OwnedTensor q_norm, k_norm;
+  };
+  struct Stream {  // one of a block's two: image or text
+    layers::Linear modulation, fc1, fc2;
+    Attention attention;
+    Attention own_attention;  // image stream of a dual block
     std::int64_t modulation_column = 0;
   };
   struct Block {
     Stream image, text;
     bool last = false;  // text has k and v only, modulation is (scale, shift)
+    bool dual = false;
   };
+  struct Step;  // one forward's buffers and what it does with them
+  static Attention load_attention(layers::LoadContext& load, const std::string& at, const MmditConfig& config);
   static Stream load_image_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
-                                  const MmditConfig& config);
+                                  const MmditConfig& config, bool dual);
   static Stream load_text_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
                                  const MmditConfig& config, bool last);
+
+  /// The first block from `index` on that is not skipped; null = the final norm follows.
+  const Block* next_block(std::size_t index, std::span<const int> skip_layers) const;
 
   MmditConfig config_;
   std::string label_;

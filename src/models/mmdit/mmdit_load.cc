@@ -1,4 +1,5 @@
 // Building the model from a checkpoint in the diffusers layout.
+#include <algorithm>
 #include <array>
 
 #include "models/mmdit/mmdit.h"
@@ -22,11 +23,6 @@ Result<MmditConfig> MmditConfig::from_json(const boost::json::object& config, co
     OCTAVO_ASSIGN_OR_RETURN(result.out_channels, config_int(config, "out_channels", file));
   }
   if (patch != 2) return invalid_argument(file, fmt::format("patch_size {} is not 2", patch));
-  if (const auto* dual = config.if_contains("dual_attention_layers");
-      dual != nullptr && dual->is_array() && !dual->get_array().empty()) {
-    return invalid_argument(file, "has dual_attention_layers (Stable Diffusion 3.5 Medium), which this version does "
-                                  "not compute; use Large or Large-Turbo");
-  }
   const auto* norm = config.if_contains("qk_norm");
   if (norm == nullptr || norm->is_null()) {
     result.qk_norm = false;
@@ -36,29 +32,50 @@ Result<MmditConfig> MmditConfig::from_json(const boost::json::object& config, co
   constexpr std::int64_t kMost = 1 << 16;  // a config is not trusted with memory
   if (layer_count < 1 || layer_count > kMost || head_count < 1 || head_count > kMost || result.head_width < 1 ||
       result.head_width > kMost || result.in_channels < 1 || result.position_side < 1) {
-    return invalid_argument(file, fmt::format("{} layers of {} heads of {} are not possible", layer_count, head_count,
-                                              result.head_width));
+    return invalid_argument(
+        file, fmt::format("{} layers of {} heads of {} are not possible", layer_count, head_count, result.head_width));
   }
   result.layers = static_cast<int>(layer_count);
   result.heads = static_cast<int>(head_count);
   result.width = result.heads * result.head_width;
+  if (const auto* dual = config.if_contains("dual_attention_layers"); dual != nullptr && !dual->is_null()) {
+    if (!dual->is_array()) return invalid_argument(file, "dual_attention_layers is not a list");
+    for (const auto& entry : dual->get_array()) {
+      if (!entry.is_int64() || entry.get_int64() < 0 || entry.get_int64() >= layer_count) {
+        return invalid_argument(
+            file, fmt::format("dual_attention_layers names what is no layer of 0 to {}", layer_count - 1));
+      }
+      result.dual_layers.push_back(static_cast<int>(entry.get_int64()));
+    }
+    std::sort(result.dual_layers.begin(), result.dual_layers.end());
+    result.dual_layers.erase(std::unique(result.dual_layers.begin(), result.dual_layers.end()),
+                             result.dual_layers.end());
+  }
   return result;
 }
 
+Mmdit::Attention Mmdit::load_attention(layers::LoadContext& load, const std::string& at, const MmditConfig& c) {
+  using layers::Linear;
+  Attention attention;
+  const std::array<std::string, 3> qkv = {at + "to_q", at + "to_k", at + "to_v"};
+  attention.qkv = Linear::load_joined(load, qkv, c.width, c.width, true);
+  attention.out = Linear::load(load, at + "to_out.0", c.width, c.width, true);
+  if (c.qk_norm) {
+    attention.q_norm = layers::load_f32(load, at + "norm_q.weight", Shape{c.head_width});
+    attention.k_norm = layers::load_f32(load, at + "norm_k.weight", Shape{c.head_width});
+  }
+  return attention;
+}
+
 Mmdit::Stream Mmdit::load_image_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
-                                       const MmditConfig& c) {
+                                       const MmditConfig& c, bool dual) {
   using layers::Linear;
   Stream stream;
-  stream.modulation = Linear::load(exact, at + "norm1.linear", c.width, 6 * c.width, true);
-  const std::array<std::string, 3> qkv = {at + "attn.to_q", at + "attn.to_k", at + "attn.to_v"};
-  stream.qkv = Linear::load_joined(load, qkv, c.width, c.width, true);
-  stream.out = Linear::load(load, at + "attn.to_out.0", c.width, c.width, true);
+  stream.modulation = Linear::load(exact, at + "norm1.linear", c.width, (dual ? 9 : 6) * c.width, true);
+  stream.attention = load_attention(load, at + "attn.", c);
+  if (dual) stream.own_attention = load_attention(load, at + "attn2.", c);
   stream.fc1 = Linear::load(load, at + "ff.net.0.proj", c.width, 4 * c.width, true);
   stream.fc2 = Linear::load(load, at + "ff.net.2", 4 * c.width, c.width, true);
-  if (c.qk_norm) {
-    stream.q_norm = layers::load_f32(load, at + "attn.norm_q.weight", Shape{c.head_width});
-    stream.k_norm = layers::load_f32(load, at + "attn.norm_k.weight", Shape{c.head_width});
-  }
   return stream;
 }
 
@@ -67,22 +84,23 @@ Mmdit::Stream Mmdit::load_text_stream(layers::LoadContext& load, layers::LoadCon
   using layers::Linear;
   Stream stream;
   stream.modulation = Linear::load(exact, at + "norm1_context.linear", c.width, (last ? 2 : 6) * c.width, true);
+  Attention& attention = stream.attention;
   if (c.qk_norm) {
-    stream.q_norm = layers::load_f32(load, at + "attn.norm_added_q.weight", Shape{c.head_width});
-    stream.k_norm = layers::load_f32(load, at + "attn.norm_added_k.weight", Shape{c.head_width});
+    attention.q_norm = layers::load_f32(load, at + "attn.norm_added_q.weight", Shape{c.head_width});
+    attention.k_norm = layers::load_f32(load, at + "attn.norm_added_k.weight", Shape{c.head_width});
   }
   if (last) {
     // Only the keys and values of the last text stream reach the picture: its queries, their norm weight included,
     // are in the file and have no use.
     const std::array<std::string, 2> kv = {at + "attn.add_k_proj", at + "attn.add_v_proj"};
-    stream.qkv = Linear::load_joined(load, kv, c.width, c.width, true);
+    attention.qkv = Linear::load_joined(load, kv, c.width, c.width, true);
     load.weights.require(at + "attn.add_q_proj.weight", Shape{c.width, c.width});
     load.weights.require(at + "attn.add_q_proj.bias", Shape{c.width});
     return stream;
   }
   const std::array<std::string, 3> qkv = {at + "attn.add_q_proj", at + "attn.add_k_proj", at + "attn.add_v_proj"};
-  stream.qkv = Linear::load_joined(load, qkv, c.width, c.width, true);
-  stream.out = Linear::load(load, at + "attn.to_add_out", c.width, c.width, true);
+  attention.qkv = Linear::load_joined(load, qkv, c.width, c.width, true);
+  attention.out = Linear::load(load, at + "attn.to_add_out", c.width, c.width, true);
   stream.fc1 = Linear::load(load, at + "ff_context.net.0.proj", c.width, 4 * c.width, true);
   stream.fc2 = Linear::load(load, at + "ff_context.net.2", 4 * c.width, c.width, true);
   return stream;
@@ -115,7 +133,8 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
     const std::string at = "transformer_blocks." + std::to_string(i) + ".";
     Block block;
     block.last = i == c.layers - 1;
-    block.image = load_image_stream(load, exact, at, c);
+    block.dual = c.is_dual(i);
+    block.image = load_image_stream(load, exact, at, c, block.dual);
     block.text = load_text_stream(load, exact, at, c, block.last);
     for (Stream* stream : {&block.image, &block.text}) {
       stream->modulation_column = model.modulation_width_;

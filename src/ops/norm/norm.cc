@@ -17,6 +17,17 @@ void require_modulation(std::string_view op, std::string_view argument, const Te
   require_dtype(op, argument, view, {kF32});
 }
 
+/// A second output beside `out`, which must exist and be modulated.
+void require_second(std::string_view op, const SecondModulation& second, const TensorView& x, const TensorView& out,
+                    const TensorView& scale) {
+  if (!second.defined()) return;
+  OCTAVO_CHECK(out.defined() && scale.defined(), "op {}: second goes with a modulated out", op);
+  require_shape(op, "second.out", second.out, x.shape());
+  require_dtype(op, "second.out", second.out, {out.dtype()});
+  require_modulation(op, "second.scale", second.scale, x);
+  require_modulation(op, "second.shift", second.shift, x);
+}
+
 void require_vector(std::string_view op, std::string_view argument, const TensorView& view, std::int64_t width) {
   require_shape(op, argument, view, Shape{width});
   require_dtype(op, argument, view, {kF32});
@@ -64,6 +75,7 @@ void layer_norm(ExecutionContext& context, const LayerNormArgs& args) {
     require_modulation(op, "scale", args.scale, args.x);
     require_modulation(op, "shift", args.shift, args.x);
   }
+  require_second(op, args.second, args.x, args.out, args.scale);
   layer_norm_table().dispatch(context, args);
 }
 
@@ -87,6 +99,7 @@ void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& a
     require_modulation(op, "scale", args.scale, args.x);
     require_modulation(op, "shift", args.shift, args.x);
   }
+  require_second(op, args.second, args.x, args.out, args.scale);
   gate_residual_norm_table().dispatch(context, args);
 }
 

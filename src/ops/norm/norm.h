@@ -5,8 +5,17 @@
 
 namespace octavo::ops {
 
+/// The same LN(x) under a second modulation, written in the same pass over x: a dual attention block (MMDiT-X) feeds
+/// its two attentions with them. All undefined = there is none.
+struct SecondModulation {
+  TensorView shift;  // as the first's
+  TensorView scale;
+  TensorView out;  // [B, T, D], dtype as the first's; overlaps neither x nor the first out
+  bool defined() const { return out.defined(); }
+};
+
 /// out = LN(x) * (1 + scale) + shift, LN without affine (MMDiT), or LN(x) * weight + bias (CLIP): exactly one pair
-/// or neither is defined. Variance is the biased one, eps inside the root.
+/// or neither is defined. Variance is the biased one, eps inside the root. `second` goes with the modulated form.
 struct LayerNormArgs {
   TensorView x;       // [B, T, D] f32, outer strides allowed
   TensorView weight;  // [D] f32
@@ -15,12 +24,13 @@ struct LayerNormArgs {
   TensorView scale;   // [B, D] f32
   float eps = 1e-6f;
   TensorView out;  // [B, T, D] f32 | bf16
+  SecondModulation second;
 };
 void layer_norm(ExecutionContext& context, const LayerNormArgs& args);
 KernelTable<LayerNormArgs>& layer_norm_table();
 
 /// x += gate * y, then out = LN(x) * (1 + scale) + shift: the seam between two halves of a block in one pass.
-/// `out` undefined = the residual update alone.
+/// `out` undefined = the residual update alone; `second` as in LayerNormArgs.
 struct GateResidualNormArgs {
   TensorView x;      // [B, T, D] f32, updated in place
   TensorView y;      // [B, T, D] f32 | bf16
@@ -29,6 +39,7 @@ struct GateResidualNormArgs {
   TensorView scale;  // [B, D] f32
   float eps = 1e-6f;
   TensorView out;  // [B, T, D] f32 | bf16
+  SecondModulation second;
 };
 void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& args);
 KernelTable<GateResidualNormArgs>& gate_residual_norm_table();

@@ -38,6 +38,17 @@ CaseList norm_cases(device::Device& device) {
     cases.push_back(make_case(gate_residual_norm_table(), gate_residual_norm, traits, tensors,
                               {.x = x, .y = y, .gate = gate, .shift = row, .scale = row, .out = out}, shape,
                               11 * kElements, (8 + 2 * size) * kElements));
+    // The seam into a dual attention block.
+    const TensorView second_out = tensors->zeros(dtype, tokens);
+    cases.push_back(make_case(gate_residual_norm_table(), gate_residual_norm, traits, tensors,
+                              {.x = x,
+                               .y = y,
+                               .gate = gate,
+                               .shift = row,
+                               .scale = row,
+                               .out = out,
+                               .second = {.shift = row, .scale = row, .out = second_out}},
+                              shape + " twice", 14 * kElements, (8 + 3 * size) * kElements));
     cases.push_back(make_case(rms_norm_table(), rms_norm, traits, tensors, {.x = x, .weight = vector, .out = out},
                               shape, 4 * kElements, (4 + size) * kElements));
     const TensorView qkv = tensors->random(dtype, {kBatch, kTokens, 3 * kWidth});

@@ -37,10 +37,14 @@ void layer_norm_reference(ExecutionContext&, const LayerNormArgs& args, void*) {
       const Row out(args.out, {b, t});
       const Statistics statistics = row_statistics(x, width, args.eps);
       for (std::int64_t i = 0; i < width; ++i) {
-        double value = (x[i] - statistics.mean) * statistics.inverse_deviation;
+        const double normal = (x[i] - statistics.mean) * statistics.inverse_deviation;
+        double value = normal;
         if (args.weight.defined()) value = value * Row(args.weight, {})[i] + Row(args.bias, {})[i];
         if (args.scale.defined()) value = value * (1.0 + Row(args.scale, {b})[i]) + Row(args.shift, {b})[i];
         out.set(i, static_cast<float>(value));
+        if (!args.second.defined()) continue;
+        value = normal * (1.0 + Row(args.second.scale, {b})[i]) + Row(args.second.shift, {b})[i];
+        Row(args.second.out, {b, t}).set(i, static_cast<float>(value));
       }
     }
   }
@@ -62,6 +66,7 @@ void gate_residual_norm_reference(ExecutionContext& context, const GateResidualN
   norm.scale = args.scale;
   norm.eps = args.eps;
   norm.out = args.out;
+  norm.second = args.second;
   layer_norm_reference(context, norm, scratch);
 }
 

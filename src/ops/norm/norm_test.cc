@@ -164,6 +164,52 @@ TEST(GateResidualNorm, without_out_only_the_residual_moves) {
   }
 }
 
+/// The second output as its own call would write it: same bits, and the first output unmoved by it.
+TEST(SecondModulation, equals_a_call_of_its_own_on_every_row) {
+  TestContext context;
+  for (const NormShape& s : kShapes) {
+    for (const DType dtype : {kF32, kBF16}) {
+      const TestTensor shift = TestTensor::random(kF32, {s.batch, s.width}, 8, 1.0f, 0.0f, s.padding);
+      const TestTensor scale = TestTensor::random(kF32, {s.batch, s.width}, 9, 1.0f, 0.0f, s.padding);
+      const auto check = [&](const auto& op, std::string_view name, std::string_view row, const auto& args_of) {
+        const NormInputs in_once(s), in_twice(s), in_other(s);  // x may be updated in place
+        const Shape shape = in_once.x.view().shape();
+        const TestTensor once(dtype, shape), twice(dtype, shape, s.padding), other(dtype, shape), second(dtype, shape);
+        op(context.with_row(name, row), args_of(in_once, once));
+        auto args = args_of(in_twice, twice);
+        args.second = {.shift = shift, .scale = scale, .out = second};
+        op(context.with_row(name, row), args);
+        auto other_args = args_of(in_other, other);
+        other_args.shift = shift;
+        other_args.scale = scale;
+        op(context.with_row(name, row), other_args);
+        EXPECT_TRUE(same_bits(twice, once)) << row << shape.to_string();
+        EXPECT_TRUE(same_bits(second, other)) << row << shape.to_string();
+      };
+      for (const std::string_view row : context.rows(layer_norm_table())) {
+        check(layer_norm, "layer_norm", row, [](const NormInputs& in, const TensorView& out) {
+          return layer_norm_args(in, Affine::kModulation, out);
+        });
+      }
+      for (const std::string_view row : context.rows(gate_residual_norm_table())) {
+        check(gate_residual_norm, "gate_residual_norm", row, gate_args);
+      }
+    }
+  }
+}
+
+TEST(SecondModulation, goes_with_a_modulated_output_only) {
+  TestContext context;
+  const NormInputs in({1, 2, 8, 0});
+  const TestTensor out(kF32, {1, 2, 8}), second(kF32, {1, 2, 8});
+  LayerNormArgs plain = layer_norm_args(in, Affine::kWeights, out);
+  plain.second = {.shift = in.shift, .scale = in.scale, .out = second};
+  EXPECT_THROW(layer_norm(context.get(), plain), CheckFailure);
+  GateResidualNormArgs unwritten{.x = in.x, .y = in.y, .gate = in.gate};
+  unwritten.second = plain.second;
+  EXPECT_THROW(gate_residual_norm(context.get(), unwritten), CheckFailure);
+}
+
 TEST(RmsNorm, every_row_equals_the_reference) {
   TestContext context;
   for (const NormShape& s : kShapes) {

@@ -28,10 +28,12 @@ float mean_of(const float* x, std::int64_t width) {
   return sum / static_cast<float>(width);
 }
 
-/// out = (x - mean) * factor * (1 + scale) + shift.
-void write_modulated(const float* x, std::int64_t width, float mean, float factor, const float* scale,
-                     const float* shift, const TensorView& out, void* out_row) {
-  with_f32_or_bf16(out.dtype(), out_row, [&](auto* to) HWY_ATTR {
+/// out = (x - mean) * factor * (1 + scale) + shift, for token t of row b.
+void write_modulated(const float* x, std::int64_t width, float mean, float factor, const TensorView& scale_rows,
+                     const TensorView& shift_rows, const TensorView& out, std::int64_t b, std::int64_t t) {
+  const auto* scale = static_cast<const float*>(Row::address(scale_rows, {b}));
+  const auto* shift = static_cast<const float*>(Row::address(shift_rows, {b}));
+  with_f32_or_bf16(out.dtype(), Row::address(out, {b, t}), [&](auto* to) HWY_ATTR {
     for_each_vector(width, [&](auto d, std::int64_t i) HWY_ATTR {
       const auto normal = hn::Mul(hn::Sub(load(d, x + i), hn::Set(d, mean)), hn::Set(d, factor));
       const auto scale_plus_one = hn::Add(load(d, scale + i), hn::Set(d, 1.0f));
@@ -40,21 +42,29 @@ void write_modulated(const float* x, std::int64_t width, float mean, float facto
   });
 }
 
+/// Both modulated outputs of a row that is in the first-level cache by now.
+template <class Args>
+void write_both(const Args& args, const float* x, float mean, float factor, std::int64_t b, std::int64_t t) {
+  const std::int64_t width = args.x.dim(2);
+  write_modulated(x, width, mean, factor, args.scale, args.shift, args.out, b, t);
+  if (args.second.defined()) {
+    write_modulated(x, width, mean, factor, args.second.scale, args.second.shift, args.second.out, b, t);
+  }
+}
+
 void layer_norm_rows(const LayerNormArgs& args, std::int64_t begin, std::int64_t end) {
   const std::int64_t width = args.x.dim(2);
   for (std::int64_t row = begin; row < end; ++row) {
     const std::int64_t b = row / args.x.dim(1);
     const std::int64_t t = row % args.x.dim(1);
     const auto* x = static_cast<const float*>(Row::address(args.x, {b, t}));
-    void* out = Row::address(args.out, {b, t});
     const float mean = mean_of(x, width);
     const float factor = inverse_deviation(x, width, mean, args.eps);
     if (args.scale.defined()) {
-      write_modulated(x, width, mean, factor, static_cast<const float*>(Row::address(args.scale, {b})),
-                      static_cast<const float*>(Row::address(args.shift, {b})), args.out, out);
+      write_both(args, x, mean, factor, b, t);
       continue;
     }
-    with_f32_or_bf16(args.out.dtype(), out, [&](auto* to) HWY_ATTR {
+    with_f32_or_bf16(args.out.dtype(), Row::address(args.out, {b, t}), [&](auto* to) HWY_ATTR {
       const float* weight = args.weight.defined() ? args.weight.f32() : nullptr;
       const float* bias = args.bias.defined() ? args.bias.f32() : nullptr;
       for_each_vector(width, [&](auto d, std::int64_t i) HWY_ATTR {
@@ -80,9 +90,7 @@ void gate_residual_norm_rows(const GateResidualNormArgs& args, std::int64_t begi
     });
     if (!args.out.defined()) continue;
     const float mean = mean_of(x, width);
-    write_modulated(x, width, mean, inverse_deviation(x, width, mean, args.eps),
-                    static_cast<const float*>(Row::address(args.scale, {b})),
-                    static_cast<const float*>(Row::address(args.shift, {b})), args.out, Row::address(args.out, {b, t}));
+    write_both(args, x, mean, inverse_deviation(x, width, mean, args.eps), b, t);
   }
 }
 
