@@ -1,5 +1,7 @@
 #include "layers/convolution.h"
 
+#include "ops/group_norm/group_norm_bands.h"
+
 namespace octavo::layers {
 
 Convolution Convolution::load(LoadContext& load, const std::string& prefix, std::int64_t in_channels,
@@ -22,7 +24,7 @@ Convolution Convolution::load(LoadContext& load, const std::string& prefix, std:
 }
 
 void Convolution::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
-                          const TensorView& residual, bool upsample) const {
+                          const TensorView& residual, bool upsample, Halo halo) const {
   ops::Conv2dArgs args;
   args.x = x;
   args.weight = weight_;
@@ -30,6 +32,23 @@ void Convolution::forward(ops::ExecutionContext& context, const TensorView& x, c
   args.residual = residual;
   args.pad_before = args.pad_after = kernel_ / 2;
   args.upsample = upsample;
+  args.halo_above = halo.above;
+  args.halo_below = halo.below;
+  args.out = out;
+  ops::conv2d(context, args);
+}
+
+void Convolution::downsample(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
+                             Halo halo) const {
+  ops::Conv2dArgs args;
+  args.x = x;
+  args.weight = weight_;
+  args.bias = bias_.view;
+  args.stride = 2;
+  args.pad_before = 0;
+  args.pad_after = 1;
+  args.halo_above = halo.above;
+  args.halo_below = halo.below;
   args.out = out;
   ops::conv2d(context, args);
 }
@@ -51,6 +70,26 @@ void GroupNorm::forward(ops::ExecutionContext& context, const TensorView& x, con
   args.silu = silu;
   args.out = out;
   ops::group_norm(context, args);
+}
+
+void GroupNorm::measure(ops::ExecutionContext& context, const TensorView& band, std::int64_t first_pixel,
+                        const TensorView& statistics) const {
+  ops::group_norm_measure(context, {.x = band, .first_pixel = first_pixel, .statistics = statistics});
+}
+
+void GroupNorm::join(ops::ExecutionContext& context, const TensorView& statistics, std::int64_t pixels,
+                     const TensorView& coefficients) const {
+  ops::group_norm_join(context, {.statistics = statistics,
+                                 .pixels = pixels,
+                                 .weight = weight_.view,
+                                 .groups = groups_,
+                                 .coefficients = coefficients});
+}
+
+void GroupNorm::apply(ops::ExecutionContext& context, const TensorView& band, const TensorView& coefficients,
+                      const TensorView& out, bool silu) const {
+  ops::group_norm_apply(
+      context, {.x = band, .coefficients = coefficients, .bias = bias_.view, .silu = silu, .out = out});
 }
 
 }  // namespace octavo::layers

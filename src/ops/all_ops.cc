@@ -10,6 +10,7 @@
 #include "ops/conv2d/conv2d.h"
 #include "ops/embedding/embedding.h"
 #include "ops/group_norm/group_norm.h"
+#include "ops/group_norm/group_norm_bands.h"
 #include "ops/matmul/matmul.h"
 #include "ops/norm/norm.h"
 #include "ops/patch/patch.h"
@@ -22,12 +23,16 @@ std::vector<const KernelTableBase*> all_tables() {
       &activation_table(),
       &add_positions_table(),
       &attention_table(),
+      &blend_known_table(),
       &cast_table(),
       &check_finite_table(),
       &conv2d_table(),
       &embedding_table(),
       &gate_residual_norm_table(),
       &group_norm_table(),
+      &group_norm_apply_table(),
+      &group_norm_join_table(),
+      &group_norm_measure_table(),
       &guidance_table(),
       &latents_to_decoder_table(),
       &layer_norm_table(),

@@ -14,6 +14,16 @@ KernelTable<Conv2dArgs>& conv2d_table() {
   return table;
 }
 
+ConvRows conv_rows(const Conv2dArgs& args) {
+  const std::int64_t zoom = args.upsample ? 2 : 1;
+  ConvRows rows;
+  rows.skipped = args.upsample && args.halo_above ? 1 : 0;
+  rows.rows = args.x.dim(1) * zoom - rows.skipped - (args.upsample && args.halo_below ? 1 : 0);
+  rows.pad_before = args.halo_above ? 0 : args.pad_before;
+  rows.pad_after = args.halo_below ? 0 : args.pad_after;
+  return rows;
+}
+
 void conv2d(ExecutionContext& context, const Conv2dArgs& args) {
   constexpr std::string_view op = "conv2d";
   const TensorView& weight = args.weight.plain;
@@ -30,12 +40,14 @@ void conv2d(ExecutionContext& context, const Conv2dArgs& args) {
                args.x.shape().to_string());
   OCTAVO_CHECK((args.stride == 1 || args.stride == 2) && args.pad_before >= 0 && args.pad_after >= 0,
                "op conv2d: stride {}, padding {} and {}", args.stride, args.pad_before, args.pad_after);
+  OCTAVO_CHECK(args.x.dim(0) == 1 || !(args.halo_above || args.halo_below), "op conv2d: a halo of {} pictures",
+               args.x.dim(0));
   const std::int64_t zoom = args.upsample ? 2 : 1;
-  const auto out_side = [&](std::int64_t side) {
-    return (side * zoom + args.pad_before + args.pad_after - kernel) / args.stride + 1;
-  };
+  const auto out_side = [&](std::int64_t padded_side) { return (padded_side - kernel) / args.stride + 1; };
+  const ConvRows rows = conv_rows(args);
   require_shape(op, "out", args.out,
-                Shape{args.x.dim(0), out_side(args.x.dim(1)), out_side(args.x.dim(2)), weight.dim(0)});
+                Shape{args.x.dim(0), out_side(rows.rows + rows.pad_before + rows.pad_after),
+                      out_side(args.x.dim(2) * zoom + args.pad_before + args.pad_after), weight.dim(0)});
   require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
   require_contiguous(op, "out", args.out);
   if (args.bias.defined()) {

@@ -19,6 +19,10 @@ struct Conv2dArgs {
   int stride = 1;
   int pad_before = 1;   // top and left
   int pad_after = 1;    // bottom and right (the encoder's downsampling pads 0 before, 1 after)
+  // x is a band of one taller picture (B = 1) and already holds one more row there, which stands instead of the padding; with
+  // `upsample` one more row before doubling, of which the nearer half is read.
+  bool halo_above = false;
+  bool halo_below = false;
   bool upsample = false;  // the input is read as if doubled by nearest neighbour; out is [B, 2 height, 2 width, Cout]
   TensorView out;       // [B, height', width', Cout] f32 | bf16, contiguous
 };
@@ -26,6 +30,15 @@ struct Conv2dArgs {
 /// Accumulates in f32.
 void conv2d(ExecutionContext& context, const Conv2dArgs& args);
 KernelTable<Conv2dArgs>& conv2d_table();
+
+/// What the kernel sees of x along the height, after doubling and with the halo counted.
+struct ConvRows {
+  std::int64_t skipped = 0;  // doubled rows before the first that is read
+  std::int64_t rows = 0;     // rows that are read
+  int pad_before = 0;
+  int pad_after = 0;
+};
+ConvRows conv_rows(const Conv2dArgs& args);
 
 /// As pack_matmul_weight.
 Result<ConvWeight> pack_conv_weight(device::Device& device, const TensorView& plain, DType activation_dtype);

@@ -19,7 +19,7 @@ using dnnl::memory;
 
 struct Key {
   std::int64_t batch, height, width, in_channels, out_channels, kernel;  // height, width of the input as doubled
-  int stride, pad_before, pad_after;
+  int stride, pad_top, pad_bottom, pad_left, pad_right;
   DType x, out;
   bool bias, residual;
   int threads;
@@ -33,10 +33,11 @@ const OnednnWeight* packed_weight(const Conv2dArgs& args) {
 dnnl::convolution_forward::primitive_desc describe(const Key& key, const memory::desc& weight) {
   const memory::desc x({key.batch, key.in_channels, key.height, key.width}, onednn_type(key.x),
                        memory::format_tag::nhwc);
-  const auto out_side = [&](std::int64_t side) {
-    return (side + key.pad_before + key.pad_after - key.kernel) / key.stride + 1;
+  const auto out_side = [&](std::int64_t side, int before, int after) {
+    return (side + before + after - key.kernel) / key.stride + 1;
   };
-  const memory::desc out({key.batch, key.out_channels, out_side(key.height), out_side(key.width)},
+  const memory::desc out({key.batch, key.out_channels, out_side(key.height, key.pad_top, key.pad_bottom),
+                          out_side(key.width, key.pad_left, key.pad_right)},
                          onednn_type(key.out), memory::format_tag::nhwc);
   const memory::desc bias({key.out_channels}, memory::data_type::f32, memory::format_tag::a);
   dnnl::primitive_attr attributes;
@@ -47,8 +48,8 @@ dnnl::convolution_forward::primitive_desc describe(const Key& key, const memory:
     attributes.set_post_ops(post_ops);
   }
   const memory::dims strides{key.stride, key.stride};
-  const memory::dims before{key.pad_before, key.pad_before};
-  const memory::dims after{key.pad_after, key.pad_after};
+  const memory::dims before{key.pad_top, key.pad_left};
+  const memory::dims after{key.pad_bottom, key.pad_right};
   using Convolution = dnnl::convolution_forward;
   constexpr auto kKind = dnnl::prop_kind::forward_inference;
   constexpr auto kAlgorithm = dnnl::algorithm::convolution_direct;
@@ -62,15 +63,18 @@ std::shared_ptr<OnednnPrimitive> primitive_for(const Conv2dArgs& args, const Dev
   static OnednnPrimitiveCache<Key> cache;  // primitives are immutable and hold no data of a model
   prepare_onednn(traits);
   const std::int64_t zoom = args.upsample ? 2 : 1;
+  const ConvRows rows = conv_rows(args);
   const Key key{.batch = args.x.dim(0),
-                .height = args.x.dim(1) * zoom,
+                .height = rows.rows,
                 .width = args.x.dim(2) * zoom,
                 .in_channels = args.x.dim(3),
                 .out_channels = args.out.dim(3),
                 .kernel = args.weight.plain.dim(2),
                 .stride = args.stride,
-                .pad_before = args.pad_before,
-                .pad_after = args.pad_after,
+                .pad_top = rows.pad_before,
+                .pad_bottom = rows.pad_after,
+                .pad_left = args.pad_before,
+                .pad_right = args.pad_after,
                 .x = args.x.dtype(),
                 .out = args.out.dtype(),
                 .bias = args.bias.defined(),
@@ -139,6 +143,8 @@ void conv2d_onednn(ExecutionContext& context, const Conv2dArgs& args, void* scra
   if (args.upsample) {
     x = take(doubled_bytes(args));
     double_sides(traits, args.x, static_cast<std::byte*>(x));
+    const auto row_bytes = 2 * args.x.byte_count() / static_cast<std::size_t>(args.x.dim(1));
+    x = static_cast<std::byte*>(x) + static_cast<std::size_t>(conv_rows(args).skipped) * row_bytes;
   }
   if (args.residual.defined() && args.residual.data() != args.out.data()) {
     copy(traits, args.residual.data(), args.out.data(), args.out.byte_count());
@@ -170,8 +176,10 @@ Result<std::shared_ptr<const PackedWeight>> pack_onednn_conv_weight(device::Devi
                 .out_channels = plain.dim(0),
                 .kernel = kernel,
                 .stride = 1,
-                .pad_before = pad,
-                .pad_after = pad,
+                .pad_top = pad,
+                .pad_bottom = pad,
+                .pad_left = pad,
+                .pad_right = pad,
                 .x = activation_dtype,
                 .out = activation_dtype,
                 .bias = true,

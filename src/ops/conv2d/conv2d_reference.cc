@@ -21,7 +21,7 @@ double tap(const Conv2dArgs& args, const Row& pixel, std::int64_t out_channel, s
 
 void conv2d_reference(ExecutionContext&, const Conv2dArgs& args, void*) {
   const std::int64_t zoom = args.upsample ? 2 : 1;
-  const std::int64_t height = args.x.dim(1) * zoom;  // of the input as the kernel sees it
+  const ConvRows rows = conv_rows(args);  // of the input as the kernel sees it
   const std::int64_t width = args.x.dim(2) * zoom;
   const std::int64_t kernel = args.weight.plain.dim(2);
   for (std::int64_t b = 0; b < args.out.dim(0); ++b) {
@@ -32,10 +32,10 @@ void conv2d_reference(ExecutionContext&, const Conv2dArgs& args, void*) {
           double sum = args.bias.defined() ? args.bias.f32()[n] : 0.0;
           for (std::int64_t ky = 0; ky < kernel; ++ky) {
             for (std::int64_t kx = 0; kx < kernel; ++kx) {
-              const std::int64_t in_y = y * args.stride + ky - args.pad_before;
+              const std::int64_t in_y = y * args.stride + ky - rows.pad_before;
               const std::int64_t in_x = x * args.stride + kx - args.pad_before;
-              if (in_y < 0 || in_y >= height || in_x < 0 || in_x >= width) continue;
-              sum += tap(args, Row(args.x, {b, in_y / zoom, in_x / zoom}), n, ky, kx);
+              if (in_y < 0 || in_y >= rows.rows || in_x < 0 || in_x >= width) continue;
+              sum += tap(args, Row(args.x, {b, (in_y + rows.skipped) / zoom, in_x / zoom}), n, ky, kx);
             }
           }
           if (args.residual.defined()) sum += Row(args.residual, {b, y, x})[n];

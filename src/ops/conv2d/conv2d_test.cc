@@ -130,6 +130,52 @@ TEST(Conv2d, a_picture_does_not_depend_on_its_batch) {
   for (std::int64_t i = 0; i < 3; ++i) EXPECT_TRUE(same_bits(run(i, 1), all.view().slice(0, i, 1))) << i;
 }
 
+/// Every row of the table: the picture's output, drawn in bands that carry one row of their neighbours.
+void check_bands(DType dtype, int stride, bool upsample) {
+  TestContext context(2);
+  if (dtype == DType::kBF16 && !context.get().traits().has_avx512_bf16) return;
+  const std::int64_t height = 24, width = 20, out_height = upsample ? 48 : height / stride;
+  const std::int64_t out_width = upsample ? 40 : width / stride;
+  const int pad_before = stride == 2 ? 0 : 1;
+  const TestTensor x = TestTensor::random(dtype, Shape{1, height, width, 32}, 1);
+  const TestTensor weight = TestTensor::random(DType::kF16, Shape{48, 32, 3, 3}, 2, 0.1f);
+  const TestTensor bias = TestTensor::random(DType::kF32, Shape{48}, 3);
+  const auto packed = pack_conv_weight(context.device(), weight, dtype);
+  ASSERT_TRUE(packed.ok());
+  for (const std::string_view row : context.rows(conv2d_table())) {
+    Conv2dArgs args{.x = x,
+                    .weight = *packed,
+                    .bias = bias,
+                    .residual = {},
+                    .stride = stride,
+                    .pad_before = pad_before,
+                    .upsample = upsample,
+                    .out = {}};
+    const TestTensor whole(dtype, Shape{1, out_height, out_width, 48});
+    args.out = whole;
+    conv2d(context.with_row("conv2d", row), args);
+    const TestTensor bands(dtype, Shape{1, out_height, out_width, 48});
+    for (const auto& [first, rows] : {std::pair{0, 4}, {4, 8}, {12, 12}}) {  // rows of x
+      args.halo_above = first > 0 && pad_before > 0;
+      args.halo_below = first + rows < height;
+      args.x = x.view().slice(1, first - args.halo_above, rows + args.halo_above + args.halo_below);
+      args.out = bands.view().slice(1, first * out_height / height, rows * out_height / height);
+      conv2d(context.with_row("conv2d", row), args);
+    }
+    // Mostly the same bits, but oneDNN cuts its loops by the picture's size.
+    EXPECT_TRUE(expect_close(bands, whole, op_tolerance(dtype)))
+        << row << " " << dtype_name(dtype) << " stride" << stride << " upsample" << upsample;
+  }
+}
+
+TEST(Conv2d, bands_with_a_halo_equal_the_whole_picture) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    check_bands(dtype, 1, false);
+    check_bands(dtype, 1, true);
+    check_bands(dtype, 2, false);
+  }
+}
+
 TEST(Conv2d, wrong_output_size_is_refused) {
   TestContext context;
   const TestTensor x(DType::kF32, Shape{1, 8, 8, 4});

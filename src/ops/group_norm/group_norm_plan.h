@@ -15,4 +15,6 @@ struct GroupNormPlan {
   std::int64_t blocks = 0;  // of one batch row
 };
 
+constexpr std::int64_t group_norm_blocks(std::int64_t pixels) { return (pixels + kBlockPixels - 1) / kBlockPixels; }
+
 }  // namespace octavo::ops

@@ -112,40 +112,12 @@ namespace {
 HWY_EXPORT(measure_blocks);
 HWY_EXPORT(normalise_blocks);
 
-/// Joins the blocks of batch row b into mean and factor = weight / deviation of every channel.
-void join_blocks(const GroupNormArgs& args, const GroupNormPlan& plan, const float* statistics, std::int64_t b,
-                 float* coefficients) {
-  const std::int64_t channels = plan.channels;
-  const std::int64_t group_channels = channels / args.groups;
-  for (std::int64_t group = 0; group < args.groups; ++group) {
-    double count = 0;
-    double mean = 0;
-    double squares = 0;
-    for (std::int64_t block = 0; block < plan.blocks; ++block) {
-      const float* means = statistics + (b * plan.blocks + block) * 2 * channels;
-      const auto pixels = static_cast<double>(std::min(kBlockPixels, plan.pixels - block * kBlockPixels));
-      for (std::int64_t c = group * group_channels; c < (group + 1) * group_channels; ++c) {
-        const double difference = means[c] - mean;
-        const double joined = count + pixels;
-        squares += means[channels + c] + difference * difference * (count * pixels / joined);
-        mean += difference * (pixels / joined);
-        count = joined;
-      }
-    }
-    const double inverse_deviation = 1.0 / std::sqrt(squares / count + args.eps);
-    for (std::int64_t c = group * group_channels; c < (group + 1) * group_channels; ++c) {
-      coefficients[c] = static_cast<float>(mean);
-      coefficients[channels + c] = static_cast<float>(args.weight.f32()[c] * inverse_deviation);
-    }
-  }
-}
-
 GroupNormPlan plan_of(const GroupNormArgs& args) {
   const std::int64_t pixels = args.x.dim(1) * args.x.dim(2);
   return {.batch = args.x.dim(0),
           .pixels = pixels,
           .channels = args.x.dim(3),
-          .blocks = (pixels + kBlockPixels - 1) / kBlockPixels};
+          .blocks = group_norm_blocks(pixels)};
 }
 
 }  // namespace
@@ -167,10 +139,37 @@ void group_norm_vector(ExecutionContext& context, const GroupNormArgs& args, voi
     HWY_DYNAMIC_DISPATCH(measure_blocks)(args, plan, statistics, begin, end);
   });
   for (std::int64_t b = 0; b < plan.batch; ++b) {
-    join_blocks(args, plan, statistics, b, coefficients + b * 2 * plan.channels);
+    join_group_norm_blocks(statistics + b * plan.blocks * 2 * plan.channels, plan.pixels, plan.channels, args.groups,
+                           args.eps, args.weight.f32(), coefficients + b * 2 * plan.channels);
   }
   device::parallel_for(traits, plan.batch * plan.blocks, 1, [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(normalise_blocks)(args, plan, coefficients, begin, end);
+  });
+}
+
+void group_norm_measure_vector(ExecutionContext& context, const GroupNormMeasureArgs& args, void*) {
+  const DeviceTraits& traits = context.traits();
+  limit_vectors(traits);
+  GroupNormArgs band;
+  band.x = args.x;
+  const GroupNormPlan plan = plan_of(band);
+  float* statistics = args.statistics.f32() + args.first_pixel / kBlockPixels * 2 * plan.channels;
+  device::parallel_for(traits, plan.blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(measure_blocks)(band, plan, statistics, begin, end);
+  });
+}
+
+void group_norm_apply_vector(ExecutionContext& context, const GroupNormApplyArgs& args, void*) {
+  const DeviceTraits& traits = context.traits();
+  limit_vectors(traits);
+  GroupNormArgs band;
+  band.x = args.x;
+  band.bias = args.bias;
+  band.silu = args.silu;
+  band.out = args.out;
+  const GroupNormPlan plan = plan_of(band);
+  device::parallel_for(traits, plan.blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(normalise_blocks)(band, plan, args.coefficients.f32(), begin, end);
   });
 }
 

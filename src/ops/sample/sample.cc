@@ -72,6 +72,24 @@ void guidance(ExecutionContext& context, const GuidanceArgs& args) {
   guidance_table().dispatch(context, args);
 }
 
+KernelTable<BlendKnownArgs>& blend_known_table() {
+  // Memory-bound and once a step: 1 MiB at 1024x1024 against a transformer's forward.
+  static KernelTable<BlendKnownArgs> table("blend_known", {{.name = "reference", .run = blend_known_reference}});
+  return table;
+}
+
+void blend_known(ExecutionContext& context, const BlendKnownArgs& args) {
+  constexpr std::string_view op = "blend_known";
+  require_rank(op, "latents", args.latents, 4);
+  require_flat(op, "latents", args.latents, args.latents);
+  require_flat(op, "image", args.image, args.latents);
+  require_flat(op, "noise", args.noise, args.latents);
+  require_shape(op, "mask", args.mask, Shape{args.latents.dim(0), args.latents.dim(2), args.latents.dim(3)});
+  require_dtype(op, "mask", args.mask, {DType::kF32});
+  require_contiguous(op, "mask", args.mask);
+  blend_known_table().dispatch(context, args);
+}
+
 KernelTable<LatentsToDecoderArgs>& latents_to_decoder_table() {
   static KernelTable<LatentsToDecoderArgs> table(
       "latents_to_decoder", {{.name = "vector", .supports = has_vectors, .run = latents_to_decoder_vector},

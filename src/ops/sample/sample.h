@@ -31,6 +31,18 @@ struct GuidanceArgs {
 void guidance(ExecutionContext& context, const GuidanceArgs& args);
 KernelTable<GuidanceArgs>& guidance_table();
 
+/// The border of an inpainting step: latents = (1 - mask) * (sigma * noise + (1 - sigma) * image) + mask * latents,
+/// roundings as written. Where mask is 0 the known picture stands, at the noise level that the step ended at.
+struct BlendKnownArgs {
+  TensorView image;  // [B, C, height, width] f32, contiguous
+  TensorView noise;  // as image
+  TensorView mask;   // [B, height, width] f32, contiguous; 1 = repaint
+  float sigma = 0.0f;
+  TensorView latents;  // as image; read and written
+};
+void blend_known(ExecutionContext& context, const BlendKnownArgs& args);
+KernelTable<BlendKnownArgs>& blend_known_table();
+
 /// out[b, y, x, c] = latents[b, c, y, x] / scaling_factor + shift_factor: the decoder's input, channels last.
 struct LatentsToDecoderArgs {
   TensorView latents;  // [B, C, height, width] f32

@@ -25,6 +25,22 @@ void guidance_reference(ExecutionContext&, const GuidanceArgs& args, void*) {
   }
 }
 
+void blend_known_reference(ExecutionContext&, const BlendKnownArgs& args, void*) {
+  const std::int64_t channels = args.latents.dim(1), pixels = args.latents.dim(2) * args.latents.dim(3);
+  const float clean = 1.0f - args.sigma;
+  for (std::int64_t row = 0; row < args.latents.dim(0) * channels; ++row) {
+    const float* mask = args.mask.f32() + row / channels * pixels;
+    for (std::int64_t i = 0; i < pixels; ++i) {
+      const std::int64_t at = row * pixels + i;
+      const float noisy = args.sigma * args.noise.f32()[at];
+      const float from_image = clean * args.image.f32()[at];
+      const float known = (1.0f - mask[i]) * (noisy + from_image);
+      const float drawn = mask[i] * args.latents.f32()[at];
+      args.latents.f32()[at] = known + drawn;
+    }
+  }
+}
+
 void latents_to_decoder_reference(ExecutionContext&, const LatentsToDecoderArgs& args, void*) {
   for (std::int64_t b = 0; b < args.latents.dim(0); ++b) {
     for (std::int64_t c = 0; c < args.latents.dim(1); ++c) {

@@ -202,5 +202,30 @@ TEST(CheckFinite, finds_one_bad_element_anywhere) {
   }
 }
 
+TEST(BlendKnown, keeps_the_noised_picture_where_the_mask_is_zero_and_the_latents_where_it_is_one) {
+  TestContext context;
+  const Shape shape{2, 3, 4, 5};
+  const TestTensor image = TestTensor::random(kF32, shape, 1);
+  const TestTensor noise = TestTensor::random(kF32, shape, 2);
+  const TestTensor before = TestTensor::random(kF32, shape, 3);
+  const TestTensor mask(kF32, {2, 4, 5});
+  for (std::int64_t i = 0; i < 40; ++i) mask.view().f32()[i] = i % 3 == 0 ? 1.0f : i % 3 == 1 ? 0.0f : 0.25f;
+  for (const float sigma : {0.0f, 0.6f}) {
+    for (const std::string_view row : context.rows(blend_known_table())) {
+      const TestTensor latents = TestTensor::random(kF32, shape, 3);
+      blend_known(context.with_row("blend_known", row),
+                  {.image = image, .noise = noise, .mask = mask, .sigma = sigma, .latents = latents});
+      for (std::int64_t i = 0; i < shape.element_count(); ++i) {
+        const float m = mask.view().f32()[i / 60 * 20 + i % 20];
+        const float x0 = image.view().f32()[i];
+        const float known = sigma * noise.view().f32()[i] + (1.0f - sigma) * x0;
+        const float drawn = before.view().f32()[i];
+        const float expected = m == 1.0f ? drawn : m == 0.0f ? known : 0.75f * known + 0.25f * drawn;
+        ASSERT_EQ(latents.view().f32()[i], expected) << row << " " << i;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace octavo::ops
