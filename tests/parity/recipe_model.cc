@@ -27,6 +27,13 @@ float recipe_value(std::uint64_t seed, std::uint64_t index) {
   return static_cast<float>(z >> 40) * 0x1p-23f - 1.0f;
 }
 
+/// What model_index.json calls a part's class.
+const char* class_of(std::string_view part) {
+  if (part == "transformer") return "SD3Transformer2DModel";
+  if (part == "vae") return "AutoencoderKL";
+  return part == "text_encoder_3" ? "T5EncoderModel" : "CLIPTextModelWithProjection";
+}
+
 void write_text(const fs::path& path, const std::string& text) { std::ofstream(path) << text; }
 
 /// As diffusers' model_index.json names it.
