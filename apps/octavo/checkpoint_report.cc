@@ -6,6 +6,7 @@
 
 #include "device/device.h"
 #include "models/autoencoder_kl/decoder.h"
+#include "models/autoencoder_kl/encoder.h"
 #include "models/clip/clip_text_model.h"
 #include "models/mmdit/mmdit.h"
 #include "models/t5/t5_encoder.h"
@@ -83,6 +84,7 @@ class FolderInspector {
     }
     look_at_model<models::Mmdit, models::MmditConfig>("transformer", "SD3Transformer2DModel", true);
     look_at_model<models::AutoencoderDecoder, models::AutoencoderConfig>("vae", "AutoencoderKL", true);
+    look_at_encoder();
     look_at_model<models::ClipTextModel, models::ClipConfig>("text_encoder", "CLIPTextModelWithProjection", true);
     look_at_model<models::ClipTextModel, models::ClipConfig>("text_encoder_2", "CLIPTextModelWithProjection", true);
     look_at_model<models::T5Encoder, models::T5Config>("text_encoder_3", "T5EncoderModel", false);
@@ -148,6 +150,19 @@ class FolderInspector {
       }
     }
     report_.parts.push_back(std::move(report));
+  }
+
+  /// The autoencoder's other half, which some files leave out.
+  void look_at_encoder() {
+    auto part = folder_.open_part("vae");
+    if (!part.ok()) return;  // said already
+    if (!models::AutoencoderEncoder::present(part->weights)) {
+      report_.notes.push_back("vae has no encoder: pictures cannot be input");
+      return;
+    }
+    part->weights.check_only();
+    const auto loaded = models::AutoencoderEncoder::load(*device_, std::move(*part), DType::kF32);
+    if (!loaded.ok()) report_.problems.push_back(shortened(loaded.status().to_string()));
   }
 
   void describe(PartReport& part, const object& c) {

@@ -11,6 +11,7 @@
 #include "generation/infotext.h"
 #include "image/codec.h"
 #include "image/infotext.h"
+#include "image_flags.h"
 #include "model_path.h"
 #include "pipeline/pipeline.h"
 #include "progress_bar.h"
@@ -24,10 +25,12 @@ namespace fs = std::filesystem;
 
 struct GenerateOptions {
   generation::GenerationRequest request;
+  ImageFlags images;
   std::string model;
   std::string out = "octavo.png";
   image::EncodeOptions encoding;
   std::string dtype = "auto";
+  std::string vae_memory = "auto";
   std::vector<std::string> kernels;
   int threads = 0;
 };
@@ -39,6 +42,7 @@ std::string flag_of(const std::string& field) {
   if (field == "image_count") return "--batch";
   if (field == "negative_prompt_2") return "--negative-2";
   if (field == "negative_prompt_3") return "--negative-3";
+  if (const std::string flag = image_flag_of(field); !flag.empty()) return flag;
   std::string flag = "--" + field;
   std::replace(flag.begin(), flag.end(), '_', '-');
   return flag;
@@ -118,13 +122,16 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   // What the flags, and later the parameters, ask of the file is tried on one pixel before a picture is drawn.
   const image::Image pixel{1, 1, 3, {0, 0, 0}};
   OCTAVO_RETURN_IF_ERROR(encode_picture(options, pixel, {}).status());
-  OCTAVO_ASSIGN_OR_RETURN(const auto load_options,
+  generation::GenerationRequest request = options.request;
+  OCTAVO_RETURN_IF_ERROR(read_image_flags(command, options.images, request));
+  OCTAVO_ASSIGN_OR_RETURN(auto load_options,
                           pipeline::parse_load_options(options.dtype, options.kernels, options.threads));
+  OCTAVO_ASSIGN_OR_RETURN(load_options.vae_memory, pipeline::parse_vae_memory(options.vae_memory));
   OCTAVO_ASSIGN_OR_RETURN(const fs::path path, find_model(options.model));
   const auto started = std::chrono::steady_clock::now();
   OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(path, load_options));
   const double load_seconds = seconds(std::chrono::steady_clock::now() - started);
-  const auto resolved = generation::resolve(with_skip_layer_scale(command, options.request), pipe->capabilities());
+  const auto resolved = generation::resolve(with_skip_layer_scale(command, request), pipe->capabilities());
   if (!resolved.ok()) {
     const Status& error = resolved.status();
     return Status(error.code(), error.message(), flag_of(error.subject()));
@@ -197,6 +204,7 @@ void add_generate(CLI::App& app, int& exit_code) {
                        "Fraction of the steps after which it begins (default: 0.01)");
   generate->add_option("--skip-layer-stop", request.skip_layer_stop,
                        "Fraction of the steps before which it ends (default: 0.2)");
+  add_image_flags(*generate, options->images, request);
   generate->add_option("-m,--model", options->model, "Diffusers folder (default: the embedded octavo-tiny)");
   generate->add_option("-o,--out", options->out, "File to write, .png, .jpg or .webp; several pictures get -0, -1, ...")
       ->capture_default_str();
@@ -204,6 +212,9 @@ void add_generate(CLI::App& app, int& exit_code) {
                        fmt::format("Of a JPEG or WebP, 1 to 100 (default: {})", image::kDefaultQuality));
   generate->add_flag("--lossless", options->encoding.lossless, "Of a WebP: lose nothing");
   generate->add_option("--dtype", options->dtype, "Arithmetic: auto, f32 or bf16")->capture_default_str();
+  generate->add_option("--vae-memory", options->vae_memory,
+                       "Autoencoder on whole maps, in bands (slower, a quarter of the memory), or auto")
+      ->capture_default_str();
   generate->add_option("--kernel", options->kernels,
                        "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
   generate->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();

@@ -16,8 +16,12 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "image/image.h"
+#include "image/resize.h"
 
 namespace octavo::generation {
+
+/// What the repainted area holds before denoising begins (A1111's "masked content").
+enum class MaskedContent { kOriginal, kLatentNoise, kLatentNothing };
 
 /// One call's worth of pictures. The image depends on this value alone.
 struct GenerationRequest {
@@ -46,6 +50,17 @@ struct GenerationRequest {
   double skip_layer_start = 0.01;
   double skip_layer_stop = 0.2;
   bool keep_partial = false;  // interrupted: return what is drawn (A1111) instead of an error
+
+  // Pictures as input. A size of 0 is then the picture's own, if the model can draw it.
+  std::shared_ptr<const image::Image> init_image;  // what to start from (alpha over white); null = noise alone
+  std::shared_ptr<const image::Image> mask;        // white = repaint; any size; null = everything
+  double strength = 0.75;                          // (0, 1]: how much of the schedule runs; 1 starts from noise
+  image::FitMode resize_mode = image::FitMode::kStretch;
+  int mask_blur = 4;         // pixels, standard deviation of a Gaussian; 0 = none
+  bool mask_invert = false;  // black = repaint
+  bool only_masked = false;  // draw the mask's surroundings at width x height, then paste them back
+  int mask_padding = 32;     // with only_masked: pixels around the mask
+  MaskedContent masked_content = MaskedContent::kOriginal;
 };
 
 inline constexpr std::size_t kMaxPromptBytes = 64 * 1024;
@@ -56,6 +71,8 @@ inline constexpr std::array<std::string_view, 3> kPromptSyntaxes = {"a1111", "co
 /// What Stability recommends for Stable Diffusion 3.5 Medium, and diffusers' scale.
 inline constexpr std::array<int, 3> kDefaultSkipLayers = {7, 8, 9};
 inline constexpr double kDefaultSkipLayerScale = 2.8;
+inline constexpr int kMaxMaskBlur = 64;
+inline constexpr int kMaxMaskPadding = 256;
 
 /// What a loaded model can do; validation and the API's listings read it.
 struct Capabilities {
@@ -73,6 +90,7 @@ struct Capabilities {
   int max_t5_length = 77;
   int default_t5_length = 77;
   int max_clip_skip = 12;              // layers of the smaller CLIP encoder
+  bool image_input = false;  // the autoencoder has an encoder: init_image works
   std::vector<std::string> samplers;   // first = default; canonical names
   std::vector<std::string> schedules;  // first = default
 };

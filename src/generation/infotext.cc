@@ -58,6 +58,18 @@ image::Infotext describe(const GenerationRequest& request, std::int64_t seed, co
     add("Skip layer start", image::python_float(request.skip_layer_start));
     add("Skip layer stop", image::python_float(request.skip_layer_stop));
   }
+  if (request.init_image != nullptr) add("Denoising strength", image::python_float(request.strength));
+  if (request.mask != nullptr) {
+    // Only what differs from what A1111's readers assume.
+    if (request.mask_invert) add("Mask mode", "Inpaint not masked");
+    if (request.mask_blur > 0) add("Mask blur", std::to_string(request.mask_blur));
+    if (request.only_masked) {
+      add("Inpaint area", "Only masked");
+      add("Masked area padding", std::to_string(request.mask_padding));
+    }
+    if (request.masked_content == MaskedContent::kLatentNoise) add("Masked content", "latent noise");
+    if (request.masked_content == MaskedContent::kLatentNothing) add("Masked content", "latent nothing");
+  }
   add("Version", std::string(version));
   return infotext;
 }

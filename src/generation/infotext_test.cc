@@ -58,5 +58,28 @@ TEST(Describe, names_skip_layer_guidance_when_it_is_on) {
       << text();
 }
 
+TEST(Describe, names_what_a_picture_was_made_from) {
+  Capabilities can;
+  can.model_name = "octavo-tiny";
+  GenerationRequest request;
+  request.prompt = "a red apple";
+  request.guidance_scale = 7;
+  request.strength = 0.6;
+  const auto last_items = [&] {
+    const std::string text = image::format_infotext(describe(request, 42, can, ""));
+    return text.substr(text.find("Model: octavo-tiny") + std::string("Model: octavo-tiny").size());
+  };
+  EXPECT_EQ(last_items(), "");
+  request.init_image = std::make_shared<const image::Image>();
+  EXPECT_EQ(last_items(), ", Denoising strength: 0.6");
+  request.mask = request.init_image;
+  EXPECT_EQ(last_items(), ", Denoising strength: 0.6, Mask blur: 4");
+  request.mask_blur = 0;
+  request.mask_invert = request.only_masked = true;
+  request.masked_content = MaskedContent::kLatentNoise;
+  EXPECT_EQ(last_items(), ", Denoising strength: 0.6, Mask mode: Inpaint not masked, Inpaint area: Only masked, "
+                          "Masked area padding: 32, Masked content: latent noise");
+}
+
 }  // namespace
 }  // namespace octavo::generation

@@ -65,6 +65,43 @@ Status resolve_skip_layers(GenerationRequest& request, const Capabilities& can) 
   return {};
 }
 
+Status check_picture(const std::shared_ptr<const image::Image>& picture, const char* field) {
+  if (picture == nullptr) return {};
+  const bool possible = picture->width > 0 && picture->height > 0 &&
+                        (picture->channels == 1 || picture->channels == 3 || picture->channels == 4) &&
+                        picture->pixels.size() == picture->byte_count();
+  if (!possible) return invalid_argument(field, "is not a picture of 1, 3 or 4 channels");
+  return {};
+}
+
+Status check_range(int value, int highest, const char* field) {
+  if (value >= 0 && value <= highest) return {};
+  return invalid_argument(field, fmt::format("{} is outside 0 to {}", value, highest));
+}
+
+Status check_image_input(const GenerationRequest& request, const Capabilities& can) {
+  OCTAVO_RETURN_IF_ERROR(check_picture(request.init_image, "init_image"));
+  OCTAVO_RETURN_IF_ERROR(check_picture(request.mask, "mask"));
+  if (request.init_image != nullptr && !can.image_input) {
+    return invalid_argument("init_image", can.model_name + " cannot start from a picture: its file holds the "
+                                                           "autoencoder's decoder only");
+  }
+  if (request.mask != nullptr && request.init_image == nullptr) {
+    return invalid_argument("mask", "needs an init_image to be a mask of");
+  }
+  if (!(request.strength > 0 && request.strength <= 1)) {
+    return invalid_argument("strength", "must be a number above 0 and at most 1");
+  }
+  OCTAVO_RETURN_IF_ERROR(check_range(request.mask_blur, kMaxMaskBlur, "mask_blur"));
+  return check_range(request.mask_padding, kMaxMaskPadding, "mask_padding");
+}
+
+/// `side` cut to the model's multiple, when the model can draw that; else `fallback`.
+int own_side(int side, int fallback, const Capabilities& can) {
+  const int cut = side - side % can.size_multiple;
+  return cut >= can.min_size && cut <= can.max_size ? cut : fallback;
+}
+
 }  // namespace
 
 Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities& can) {
@@ -79,8 +116,15 @@ Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities&
     return invalid_argument(
         "prompt_syntax", fmt::format("'{}' is not one of {}", request.prompt_syntax, fmt::join(kPromptSyntaxes, ", ")));
   }
-  if (request.width == 0) request.width = can.default_width;
-  if (request.height == 0) request.height = can.default_height;
+  OCTAVO_RETURN_IF_ERROR(check_image_input(request, can));
+  if (request.width == 0) {
+    request.width = request.init_image ? own_side(request.init_image->width, can.default_width, can)
+                                       : can.default_width;
+  }
+  if (request.height == 0) {
+    request.height = request.init_image ? own_side(request.init_image->height, can.default_height, can)
+                                        : can.default_height;
+  }
   OCTAVO_RETURN_IF_ERROR(check_size(request.width, "width", can));
   OCTAVO_RETURN_IF_ERROR(check_size(request.height, "height", can));
   if (request.steps == 0) request.steps = can.default_steps;

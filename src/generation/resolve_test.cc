@@ -167,5 +167,48 @@ TEST(CancelToken, copies_share_one_flag) {
   EXPECT_TRUE(copy.cancelled());
 }
 
+TEST(Resolve, names_what_is_wrong_with_pictures_as_input) {
+  Capabilities can = tiny();
+  can.image_input = true;
+  const auto picture = [](int width, int height) {
+    const auto bytes = static_cast<std::size_t>(width) * height * 3;
+    return std::make_shared<const image::Image>(image::Image{width, height, 3, std::vector<std::uint8_t>(bytes)});
+  };
+  const auto refused = [&](const std::function<void(GenerationRequest&)>& change) {
+    GenerationRequest request;
+    request.init_image = picture(128, 128);
+    change(request);
+    const auto resolved = resolve(request, can);
+    return resolved.ok() ? std::string() : resolved.status().subject();
+  };
+  EXPECT_EQ(refused([&](auto& r) { r.mask = picture(7, 9); }), "");
+  EXPECT_EQ(refused([&](auto& r) { r.mask = r.init_image, r.init_image = nullptr; }), "mask");
+  EXPECT_EQ(refused([](auto& r) { r.init_image = std::make_shared<const image::Image>(); }), "init_image");
+  EXPECT_EQ(refused([](auto& r) { r.mask = std::make_shared<const image::Image>(image::Image{2, 2, 3, {1}}); }), "mask");
+  for (const double strength : {0.0, -1.0, 1.01, std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_EQ(refused([&](auto& r) { r.strength = strength; }), "strength") << strength;
+  }
+  for (const int value : {-1, 257}) {
+    EXPECT_EQ(refused([&](auto& r) { r.mask_blur = value; }), "mask_blur");
+    EXPECT_EQ(refused([&](auto& r) { r.mask_padding = value; }), "mask_padding");
+  }
+  can.image_input = false;
+  EXPECT_EQ(refused([](auto&) {}), "init_image");
+}
+
+TEST(Resolve, takes_the_size_of_the_init_image_when_the_model_can_draw_it) {
+  Capabilities can = tiny();
+  can.image_input = true;
+  GenerationRequest request;
+  request.init_image =
+      std::make_shared<const image::Image>(image::Image{150, 2000, 1, std::vector<std::uint8_t>(300'000)});
+  const auto resolved = resolve(request, can);
+  ASSERT_TRUE(resolved.ok());
+  EXPECT_EQ(resolved->width, 144);
+  EXPECT_EQ(resolved->height, 256) << "2000 is more than the model draws: its default";
+  request.width = 128;
+  EXPECT_EQ(resolve(request, can)->width, 128);
+}
+
 }  // namespace
 }  // namespace octavo::generation

@@ -1,6 +1,7 @@
 // From a path and flags to a pipeline that is ready.
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "base/log.h"
 #include "ops/all_ops.h"
@@ -27,6 +28,7 @@ generation::Capabilities describe(const models::Sd35& model) {
   can.max_t5_length = model.limits.max_t5_length;
   can.default_t5_length = model.limits.default_t5_length;
   can.max_clip_skip = model.limits.max_clip_skip;
+  can.image_input = model.encoder.has_value();
   can.samplers.clear();
   for (const auto& row : sampling::sampler_rows()) can.samplers.emplace_back(row.name);
   can.schedules.clear();
@@ -58,6 +60,13 @@ Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vect
   return options;
 }
 
+Result<LoadOptions::VaeMemory> parse_vae_memory(const std::string& name) {
+  if (name == "auto") return LoadOptions::VaeMemory::kAuto;
+  if (name == "whole") return LoadOptions::VaeMemory::kWhole;
+  if (name == "bands") return LoadOptions::VaeMemory::kBands;
+  return invalid_argument("--vae-memory", "must be auto, whole or bands, not '" + name + "'");
+}
+
 Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options) {
   const auto started = std::chrono::steady_clock::now();
   auto device = device::create_cpu_device(options.threads);
@@ -69,6 +78,13 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& roo
     reason = "--dtype asks for it";
   }
   OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, root, dtype));
+  models::AutoencoderMemory memory;
+  if (options.vae_memory == LoadOptions::VaeMemory::kBands) memory.whole_pixels = 0;
+  if (options.vae_memory == LoadOptions::VaeMemory::kWhole) {
+    memory.whole_pixels = std::numeric_limits<std::int64_t>::max();
+  }
+  model.decoder.set_memory(memory);
+  if (model.encoder) model.encoder->set_memory(memory);
   std::unique_ptr<Pipeline> pipeline(new Pipeline(std::move(model)));
   pipeline->device_ = std::move(device);
   pipeline->stream_ = pipeline->device_->create_stream();

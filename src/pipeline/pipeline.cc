@@ -49,6 +49,7 @@ struct Pipeline::Run {
   TensorView prediction;  // [R, C, height, width] f32
   TensorView skipped;     // [1, C, height, width] f32; undefined without skip-layer guidance
   TensorView all_finite;  // [1] i32
+  TensorView known_image, known_noise, known_mask;  // of an inpainting run; else undefined
 };
 
 Status Pipeline::plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches) {
@@ -84,18 +85,24 @@ Result<Pipeline::Path> Pipeline::path_of(const generation::GenerationRequest& re
   OCTAVO_ASSIGN_OR_RETURN(
       const auto* schedule,
       sampling::find_schedule(request.schedule.empty() ? std::string(sampler->default_schedule) : request.schedule));
-  return Path{sampler, sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps})};
+  Path path{sampler, sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps})};
+  if (request.init_image != nullptr) path.schedule = sampling::cut_to_strength(path.schedule, request.strength);
+  return path;
 }
 
-Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& request, int image_index) const {
+Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& request, int image_index) {
   OCTAVO_CHECK(image_index >= 0 && image_index < request.image_count, "picture {} of {}", image_index,
                request.image_count);
   OCTAVO_ASSIGN_OR_RETURN(const Path path, path_of(request));
   const int downscale = model_.decoder.config().downscale();
   const Shape shape{1, model_.mmdit.config().in_channels, request.height / downscale, request.width / downscale};
   const sampling::NoiseOptions noise{.seed = request.seed + image_index};
-  return DenoiseState{request, image_index,
-                      sampling::initial_state(*path.sampler, path.schedule, {}, shape, {&noise, 1})};
+  DenoiseState state{request, image_index,
+                     sampling::initial_state(*path.sampler, path.schedule, {}, shape, {&noise, 1}), {}};
+  if (request.init_image != nullptr) {
+    OCTAVO_RETURN_IF_ERROR(start_from_image(state, path.schedule.sigmas.front()));
+  }
+  return state;
 }
 
 Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
@@ -105,6 +112,13 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   const int downscale = model_.decoder.config().downscale();
   if (!(shape == Shape{1, transformer.in_channels, request.height / downscale, request.width / downscale})) {
     return data_corruption("denoise state", "its latents " + shape.to_string() + " are not this model's");
+  }
+  if (state.known) {
+    const std::size_t elements = state.sampler.latents.size();
+    if (state.known->image.size() != elements || state.known->noise.size() != elements ||
+        state.known->mask.size() != static_cast<std::size_t>(shape[2] * shape[3])) {
+      return data_corruption("denoise state", "the picture it keeps does not have its latents' size");
+    }
   }
   const std::vector<TextTokens> branches = text_.tokenize(request);
   OCTAVO_RETURN_IF_ERROR(plan(request, branches));
@@ -119,7 +133,10 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
       .conditioning = {},
       .prediction = {},
       .skipped = {},
-      .all_finite = {}};
+      .all_finite = {},
+      .known_image = {},
+      .known_noise = {},
+      .known_mask = {}};
   const std::int64_t rows = run.guidance.branches(), tokens = branches.front().context_rows();
   const std::int64_t calls = static_cast<std::int64_t>(run.model_sigmas.size());
 
@@ -143,6 +160,10 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   const bool skips = run.guidance.enabled() && run.skip_layers.enabled();
   const std::size_t skipped_at = skips ? place(DType::kF32, skipped_shape) : 0,
                     finite_at = place(DType::kI32, Shape{1});
+  const Shape mask_shape{1, shape[2], shape[3]};
+  const std::size_t known_image_at = state.known ? place(DType::kF32, shape) : 0;
+  const std::size_t known_noise_at = state.known ? place(DType::kF32, shape) : 0;
+  const std::size_t known_mask_at = state.known ? place(DType::kF32, mask_shape) : 0;
   OCTAVO_ASSIGN_OR_RETURN(run.memory, allocate(bytes));
   const auto view = [&run](std::size_t at, DType dtype, const Shape& extents) {
     return TensorView(static_cast<void*>(static_cast<std::byte*>(run.memory.data()) + at), dtype, extents);
@@ -153,6 +174,17 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   run.prediction = view(prediction_at, DType::kF32, prediction_shape);
   if (skips) run.skipped = view(skipped_at, DType::kF32, skipped_shape);
   run.all_finite = view(finite_at, DType::kI32, Shape{1});
+
+  if (state.known) {
+    const auto copy = [&](std::size_t at, const Shape& extents, const std::vector<float>& values) {
+      const TensorView target = view(at, DType::kF32, extents);
+      device_->copy_to_device(*stream_, target.data(), values.data(), target.byte_count());
+      return target;
+    };
+    run.known_image = copy(known_image_at, shape, state.known->image);
+    run.known_noise = copy(known_noise_at, shape, state.known->noise);
+    run.known_mask = copy(known_mask_at, mask_shape, state.known->mask);
+  }
 
   const TensorView text = view(text_at, DType::kF32, text_shape), pooled = view(pooled_at, DType::kF32, pooled_shape);
   for (std::size_t r = 0; r < branches.size(); ++r) {
@@ -195,6 +227,13 @@ Status Pipeline::advance(DenoiseState& state, int until_step, const generation::
     status = check_control(control);
     if (!status.ok()) break;
     run.sampler.advance(*context_, velocity);
+    if (run.known_mask.defined()) {
+      ops::blend_known(*context_, {.image = run.known_image,
+                                   .noise = run.known_noise,
+                                   .mask = run.known_mask,
+                                   .sigma = run.sampler.sigmas()[static_cast<std::size_t>(run.sampler.step())],
+                                   .latents = run.sampler.latents()});
+    }
     ops::check_finite(*context_, {.x = run.sampler.latents(), .all_finite = run.all_finite});
     std::int32_t all_finite = 0;
     device_->copy_to_host(*stream_, &all_finite, run.all_finite.data(), sizeof all_finite);
@@ -240,6 +279,10 @@ Result<image::Image> Pipeline::decode(const DenoiseState& state) {
     // Not an error: a prompt may ask for an empty wall. Worth a line, because a broken model often draws one.
     spdlog::warn("picture with seed {} is one colour everywhere", request.seed + state.image_index);
   }
+  if (request.mask != nullptr) {
+    OCTAVO_ASSIGN_OR_RETURN(const InputPixels input, prepare_pixels(request, model_.decoder.config().downscale()));
+    return paste_back(input, picture);
+  }
   return picture;
 }
 
@@ -248,13 +291,13 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
   generation::GenerationResult result;
   result.request = request;
   StageTimer total(result.stage_seconds, telemetry::kTotal);
-  const auto report = [&](int image_index, int step, std::string_view stage) {
+  const auto report = [&](int image_index, int step, int steps, std::string_view stage) {
     if (control.on_progress) {
-      control.on_progress({image_index, request.image_count, step, request.steps, std::string(stage)});
+      control.on_progress({image_index, request.image_count, step, steps, std::string(stage)});
     }
   };
   {
-    report(0, 0, telemetry::kEncodeText);
+    report(0, 0, request.steps, telemetry::kEncodeText);
     StageTimer timer(result.stage_seconds, telemetry::kEncodeText);
     const std::vector<TextTokens> branches = text_.tokenize(request);
     OCTAVO_RETURN_IF_ERROR(plan(request, branches));
@@ -262,7 +305,9 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
     timer.stop();
   }
   for (int index = 0; index < request.image_count; ++index) {
+    StageTimer encoding(result.stage_seconds, telemetry::kEncodeInput);
     OCTAVO_ASSIGN_OR_RETURN(DenoiseState state, begin(request, index));
+    if (request.init_image != nullptr) encoding.stop();
     StageTimer denoise(result.stage_seconds, telemetry::kDenoise);
     const Status status = advance(state, state.sampler.steps(), control);
     denoise.stop();
@@ -270,7 +315,7 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
     if (!status.ok() && !interrupted) return status;
     result.interrupted = interrupted;
     if (interrupted && state.sampler.step == 0) break;  // nothing but noise to show
-    report(index, state.sampler.step, telemetry::kDecode);
+    report(index, state.sampler.step, state.sampler.steps(), telemetry::kDecode);
     StageTimer decoding(result.stage_seconds, telemetry::kDecode);
     OCTAVO_ASSIGN_OR_RETURN(image::Image picture, decode(state));
     decoding.stop();

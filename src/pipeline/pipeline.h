@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "device/execution_context.h"
 #include "generation/generation.h"
 #include "models/sd35/sd35.h"
+#include "pipeline/input_pixels.h"
 #include "pipeline/text_conditioning.h"
 #include "sampling/sampler_state.h"
 
@@ -24,16 +26,31 @@ struct LoadOptions {
   Precision precision = Precision::kAuto;
   device::KernelOverrides kernels;
   int threads = 0;  // 0 = every core
+  /// How the autoencoder works: on whole maps, in bands of rows (a quarter of the memory, half again the arithmetic),
+  /// or in bands above 1024 x 1024 pixels.
+  enum class VaeMemory { kAuto, kWhole, kBands };
+  VaeMemory vae_memory = VaeMemory::kAuto;
 };
 
 /// From flags: dtype "auto" | "f32" | "bf16", kernels "op=row"; errors name the flag, the op or the row.
 Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vector<std::string>& kernels, int threads);
 
+/// What an inpainting run puts back at every step border where the mask keeps the picture.
+struct KnownLatents {
+  std::vector<float> image;  // [C, height, width], as the model sees latents
+  std::vector<float> noise;  // as image; the same at every step
+  std::vector<float> mask;   // [height, width]; 1 = repaint
+};
+
+/// "auto" | "whole" | "bands"; errors name the flag --vae-memory.
+Result<LoadOptions::VaeMemory> parse_vae_memory(const std::string& name);
+
 /// One picture between two steps.
 struct DenoiseState {
-  generation::GenerationRequest request;  // resolved
+  generation::GenerationRequest request;  // resolved, its pictures included
   int image_index = 0;
   sampling::SamplerState sampler;
+  std::optional<KnownLatents> known;  // present when the request has a mask
 
   std::vector<std::byte> to_bytes() const;
   /// kDataCorruption (subject "denoise state") for anything that to_bytes() did not write.
@@ -46,8 +63,9 @@ class Pipeline final : public generation::Generator {
   Result<generation::GenerationResult> generate(const generation::GenerationRequest& request,
                                                 const generation::RunControl& control) override;
 
-  /// Noise and schedule of picture `image_index`; nothing is computed yet.
-  Result<DenoiseState> begin(const generation::GenerationRequest& request, int image_index) const;
+  /// Noise and schedule of picture `image_index`. From an init_image, which is encoded here, the schedule's last
+  /// `strength` runs.
+  Result<DenoiseState> begin(const generation::GenerationRequest& request, int image_index);
   /// Runs steps until `until_step` are done (at most all). Cancel, deadline and NaN are looked at between steps; on
   /// kCancelled and kDeadlineExceeded `state` holds the last finished step, so the run can go on later.
   Status advance(DenoiseState& state, int until_step, const generation::RunControl& control);
@@ -57,6 +75,8 @@ class Pipeline final : public generation::Generator {
   DType activation_dtype() const { return dtype_; }
   /// Encoded prompts are kept (the same bits, sooner); benchmarks forget them.
   void clear_prompt_cache() { text_.clear_cache(); }
+  /// The same for the last encoded init image.
+  void clear_input_cache() { input_.reset(); }
   /// Receives every tapped tensor until set to null.
   void set_tap(device::TapSink* sink) { context_->set_tap(sink); }
   const models::Sd35& model() const { return model_; }
@@ -71,11 +91,21 @@ class Pipeline final : public generation::Generator {
   };
   /// What one picture's loop works on, allocated before its first step.
   struct Run;
+  /// The last init image as the encoder sees it: every picture of a call starts from the same.
+  struct EncodedInput {
+    generation::GenerationRequest request;  // whose pictures and their geometry it was made of
+    std::vector<float> moments;             // [height, width, 2 C]
+    std::vector<float> mask;                // as InputPixels
+    bool matches(const generation::GenerationRequest& other) const;
+  };
 
   explicit Pipeline(models::Sd35 model) : model_(std::move(model)) {}
   Result<Path> path_of(const generation::GenerationRequest& request) const;
   /// Grows the arena to the peak of every stage at this request's shape, learnt by a dry run.
   Status plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches);
+  Result<const EncodedInput*> encode_input(const generation::GenerationRequest& request);
+  /// Replaces the state's latents by the init image at noise level `sigma`.
+  Status start_from_image(DenoiseState& state, float sigma);
   Result<Run> start_run(const DenoiseState& state);
   Result<device::Buffer> allocate(std::size_t bytes) { return device_->allocate(bytes); }
 
@@ -87,6 +117,7 @@ class Pipeline final : public generation::Generator {
   DType dtype_ = DType::kF32;
   generation::Capabilities capabilities_;
   TextConditioner text_{model_};
+  std::optional<EncodedInput> input_;
 };
 
 /// Loads a diffusers folder and logs what was chosen and why. Errors name the file, tensor or flag.

@@ -72,12 +72,36 @@ class Generate(unittest.TestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("missing", done.stderr)
 
+    def test_a_drawn_picture_is_drawn_over(self):
+        first = self.folder / "first.png"
+        self.assertEqual(run("generate", "--prompt", "a cat", *FAST, "--out", str(first)).returncode, 0)
+        second = self.folder / "second.png"
+        done = run("generate", "--prompt", "a dog", *FAST, "--init", str(first), "--strength", "0.5", "--mask",
+                   str(first), "--mask-blur", "2", "--only-masked", "--padding", "8", "--out", str(second))
+        if "decoder only" in done.stderr:
+            self.skipTest("this model has no encoder")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"Denoising strength: 0.5, Mask blur: 2, Inpaint area: Only masked", second.read_bytes())
+
+    def test_pictures_that_cannot_be_input_are_named_with_their_flag(self):
+        bad = self.folder / "bad.png"
+        bad.write_bytes(b"not a picture")
+        for flags, word in ((("--init", str(bad)), "--init"), (("--init", "/nonexistent.png"), "/nonexistent.png"),
+                            (("--mask", str(bad)), "--init"), (("--strength", "0.5"), "--init"),
+                            (("--resize-mode", "bend"), "--resize-mode"),
+                            (("--masked-content", "gold"), "--masked-content")):
+            with self.subTest(flags=flags):
+                done = run("generate", "--prompt", "a cat", *FAST, *flags, "--out", str(self.folder / "no.png"))
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(word, done.stderr)
+
     def test_help_lists_the_flags(self):
         done = run("generate", "--help")
         self.assertEqual(done.returncode, 0)
         for flag in ("--prompt", "--negative", "--seed", "--steps", "--guidance", "--width", "--height", "--batch",
                      "--sampler", "--t5-length", "--prompt-2", "--prompt-3", "--negative-2", "--negative-3",
-                     "--prompt-syntax", "--clip-skip", "--model", "--out", "--dtype"):
+                     "--prompt-syntax", "--clip-skip", "--model", "--out", "--dtype", "--init", "--mask",
+                     "--strength", "--mask-blur", "--only-masked", "--padding", "--resize-mode", "--vae-memory"):
             self.assertIn(flag, done.stdout)
 
 

@@ -251,6 +251,7 @@ TEST(LoadPipeline, flags_are_checked_by_name) {
   EXPECT_THAT(parse_load_options("auto", {"attention"}, 0).status().to_string(), HasSubstr("op=row"));
   EXPECT_THAT(parse_load_options("auto", {"attention=nope"}, 0).status().to_string(), HasSubstr("nope"));
   EXPECT_THAT(parse_load_options("auto", {"paint=reference"}, 0).status().to_string(), HasSubstr("paint"));
+  EXPECT_THAT(parse_vae_memory("tiles").status().to_string(), HasSubstr("--vae-memory"));
   EXPECT_THAT(parse_load_options("auto", {}, -1).status().to_string(), HasSubstr("--threads"));
   EXPECT_THAT(load_pipeline("/nonexistent", {}).status().to_string(), HasSubstr("/nonexistent"));
 }

@@ -115,6 +115,11 @@ Result<Sd35> Sd35::load(device::Device& device, const std::filesystem::path& roo
   OCTAVO_ASSIGN_OR_RETURN(auto mmdit, Mmdit::load(device, std::move(part_mmdit), activation_dtype));
   OCTAVO_ASSIGN_OR_RETURN(auto part_vae, open_part(folder, "vae"));
   count(part_vae);
+  std::optional<AutoencoderEncoder> vae_encoder;
+  if (AutoencoderEncoder::present(part_vae.weights)) {
+    OCTAVO_ASSIGN_OR_RETURN(auto same_part, open_part(folder, "vae"));
+    OCTAVO_ASSIGN_OR_RETURN(vae_encoder, AutoencoderEncoder::load(device, std::move(same_part), activation_dtype));
+  }
   OCTAVO_ASSIGN_OR_RETURN(auto decoder, AutoencoderDecoder::load(device, std::move(part_vae), activation_dtype));
 
   const auto disagree = [&](const std::string& what) { return data_corruption(root.string(), what); };
@@ -174,6 +179,7 @@ Result<Sd35> Sd35::load(device::Device& device, const std::filesystem::path& roo
               std::move(encoder_t5),
               std::move(mmdit),
               std::move(decoder),
+              std::move(vae_encoder),
               flow,
               std::move(limits),
               weight_bytes};

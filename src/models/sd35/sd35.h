@@ -6,6 +6,7 @@
 #include <string>
 
 #include "models/autoencoder_kl/decoder.h"
+#include "models/autoencoder_kl/encoder.h"
 #include "models/clip/clip_text_model.h"
 #include "models/mmdit/mmdit.h"
 #include "models/t5/t5_encoder.h"
@@ -40,6 +41,7 @@ struct Sd35 {
   std::optional<T5Encoder> encoder_t5;
   Mmdit mmdit;
   AutoencoderDecoder decoder;
+  std::optional<AutoencoderEncoder> encoder;  // absent when the file has none: pictures cannot be input then
   FlowConfig flow;
   Sd35Limits limits;
   std::size_t weight_bytes = 0;  // of the checkpoint's files
