@@ -36,13 +36,6 @@ const char* class_of(std::string_view part) {
 
 void write_text(const fs::path& path, const std::string& text) { std::ofstream(path) << text; }
 
-/// As diffusers' model_index.json names it.
-std::string_view class_of(std::string_view part) {
-  if (part == "transformer") return "SD3Transformer2DModel";
-  if (part == "vae") return "AutoencoderKL";
-  return part == "text_encoder_3" ? "T5EncoderModel" : "CLIPTextModelWithProjection";
-}
-
 }  // namespace
 
 RecipeModel::RecipeModel(const std::string& fixture_name) {
