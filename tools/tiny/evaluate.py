@@ -1,7 +1,7 @@
 """Measures a model: what share of what prompts assert is in its pictures, and how well its autoencoder keeps pictures.
 
-    python tools/tiny/evaluate.py --atlas WORK/atlas.npz --detector WORK/out/detector.safetensors \
-        --model models/octavo-tiny --guidance 2,4,7 --json out/evaluation.json --card models/octavo-tiny/README.md
+    python tools/tiny/evaluate.py --atlas WORK/atlas.npz --guidance 2,4,7 --json WORK/evaluation.json \
+        --card models/octavo-tiny/README.md
 
 The prompts are captions that training never saw: half of them name a combination (object and background, or two
 objects) that was kept from it. The detector that judges was trained apart; its own ceiling, on true renders of the same
@@ -99,7 +99,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     drawing.add_flags(p)
     p.add_argument("--atlas", required=True)
-    p.add_argument("--detector", required=True, help="detector.safetensors of train_detector.py")
+    p.add_argument("--detector", default=str(drawing.ROOT / "tools/tiny/detector.safetensors"),
+                   help="of train_detector.py; default: the committed one")
     p.add_argument("--guidance", default="4", help="one or several values, with commas; notes are taken at the best")
     p.add_argument("--prompts", type=int, default=300)
     p.add_argument("--vae-scenes", type=int, default=512, help="at 256 pixels; a quarter as many at 128 and at 384")
