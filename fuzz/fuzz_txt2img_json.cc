@@ -18,8 +18,10 @@ const octavo::generation::Capabilities& capabilities() {
   static const auto made = [] {
     octavo::generation::Capabilities can;
     can.model_name = "fuzz";
-    can.samplers = {"euler"};
-    can.schedules = {"normal", "sgm_uniform", "simple"};
+    can.samplers = {{.name = "euler", .label = "Euler", .aliases = {"k_euler"}, .schedule = "normal"}};
+    can.schedules = {{.name = "normal", .label = "Normal", .aliases = {}, .schedule = ""},
+                     {.name = "sgm_uniform", .label = "SGM Uniform", .aliases = {"sgmuniform"}, .schedule = ""},
+                     {.name = "simple", .label = "Simple", .aliases = {}, .schedule = ""}};
     return can;
   }();
   return made;

@@ -15,6 +15,8 @@
 #include "model_path.h"
 #include "pipeline/pipeline.h"
 #include "progress_bar.h"
+#include "sampling/sampler.h"
+#include "sampling/schedule.h"
 #include "telemetry/stages.h"
 #include "version.h"
 
@@ -42,6 +44,7 @@ std::string flag_of(const std::string& field) {
   if (field == "image_count") return "--batch";
   if (field == "negative_prompt_2") return "--negative-2";
   if (field == "negative_prompt_3") return "--negative-3";
+  if (field == "noise_source") return "--noise";
   if (const std::string flag = image_flag_of(field); !flag.empty()) return flag;
   std::string flag = "--" + field;
   std::replace(flag.begin(), flag.end(), '_', '-');
@@ -95,6 +98,32 @@ Result<std::vector<std::uint8_t>> encode_picture(const GenerateOptions& options,
   return Status(error.code(), error.message(), of_a_flag ? "--" + error.subject() : "--out");
 }
 
+/// "euler (Euler): first order, ..." for each row of the table.
+std::string sampler_help() {
+  std::string text = "Sampler, by name or A1111's; a schedule may follow it, as in \"DPM++ 2M Karras\" (default: ";
+  text += std::string(sampling::sampler_rows().front().name) + "):";
+  for (const sampling::SamplerRow& row : sampling::sampler_rows()) {
+    text += fmt::format("\n  {} ({}): {}", row.name, row.label, row.summary);
+  }
+  return text;
+}
+
+std::string schedule_help() {
+  std::string names;
+  for (const sampling::ScheduleRow& row : sampling::schedule_rows()) {
+    names += (names.empty() ? "" : ", ") + std::string(row.name);
+  }
+  return "Noise schedule: " + names + " (default: the sampler's own)";
+}
+
+std::string eta_samplers() {
+  std::string names;
+  for (const sampling::SamplerRow& row : sampling::sampler_rows()) {
+    if (row.uses_eta) names += (names.empty() ? "" : ", ") + std::string(row.name);
+  }
+  return names;
+}
+
 /// Zero, and a negative guidance, mean "the model's default" inside a request; typed by a person they are mistakes.
 Status check_typed(const CLI::App& command, const generation::GenerationRequest& request) {
   const auto typed = [&command](const char* flag) { return command.count(flag) > 0; };
@@ -104,6 +133,7 @@ Status check_typed(const CLI::App& command, const generation::GenerationRequest&
   if (typed("--guidance") && !(request.guidance_scale >= 0)) {
     return invalid_argument("--guidance", "must be a number from 0 to 100");
   }
+  if (typed("--shift") && request.shift == 0) return invalid_argument("--shift", "must be a number from 0.1 to 100");
   if (typed("--t5-length") && request.t5_length == 0) return invalid_argument("--t5-length", "must be at least 1");
   return {};
 }
@@ -136,10 +166,11 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
     const Status& error = resolved.status();
     return Status(error.code(), error.message(), flag_of(error.subject()));
   }
-  const auto describe = [&](std::int64_t seed) {
-    return generation::describe(*resolved, seed, pipe->capabilities(), kVersion);
+  const auto describe = [&](int image_index) {
+    return generation::describe(*resolved, generation::image_seeds(*resolved, image_index), pipe->capabilities(),
+                                kVersion);
   };
-  OCTAVO_RETURN_IF_ERROR(encode_picture(options, pixel, describe(resolved->seed)).status());
+  OCTAVO_RETURN_IF_ERROR(encode_picture(options, pixel, describe(0)).status());
 
   Result<generation::GenerationResult> result = [&] {
     ProgressBar bar;
@@ -153,7 +184,7 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   const std::size_t count = result->images.size();
   for (std::size_t i = 0; i < count; ++i) {
     const auto& picture = result->images[i];
-    OCTAVO_ASSIGN_OR_RETURN(const auto bytes, encode_picture(options, picture.image, describe(picture.seed)));
+    OCTAVO_ASSIGN_OR_RETURN(const auto bytes, encode_picture(options, picture.image, describe(static_cast<int>(i))));
     const fs::path file = picture_path(options.out, i, count);
     OCTAVO_RETURN_IF_ERROR(write_file(file, bytes));
     std::printf("%s  (seed %lld)\n", file.c_str(), static_cast<long long>(picture.seed));
@@ -192,8 +223,16 @@ void add_generate(CLI::App& app, int& exit_code) {
   generate->add_option("--width", request.width, "Pixels (default: the model's)");
   generate->add_option("--height", request.height, "Pixels (default: the model's)");
   generate->add_option("--batch", request.image_count, "Number of pictures")->capture_default_str();
-  generate->add_option("--sampler", request.sampler, "Sampler (default: euler)");
-  generate->add_option("--schedule", request.schedule, "Noise schedule: normal, sgm_uniform, simple (default: normal)");
+  generate->add_option("--sampler", request.sampler, sampler_help());
+  generate->add_option("--schedule", request.schedule, schedule_help());
+  generate->add_option("--shift", request.shift, "Shift of the schedule, 0.1 to 100 (default: the model's own, 3)");
+  generate->add_option("--eta", request.eta, "Fresh noise that " + eta_samplers() + " add, 0 to 1 (default: 1)");
+  generate->add_option("--s-noise", request.s_noise, "Factor on that noise, 0 to 10 (default: 1)");
+  generate->add_option("--noise", request.noise_source,
+                       "Generator of the noise: cpu (torch's on the CPU) or nv (NVIDIA's, A1111's NV) (default: cpu)");
+  generate->add_option("--subseed", request.subseed, "Variation seed; picture i uses subseed + i (default: random)");
+  generate->add_option("--subseed-strength", request.subseed_strength,
+                       "How far the noise leans from the seed's to the subseed's, 0 to 1 (default: 0)");
   generate->add_option("--t5-length", request.t5_length,
                        "T5 tokens with padding; changes the picture (default: 256 or the model's limit)");
   generate->add_option("--skip-layer-scale", request.skip_layer_scale,
@@ -212,8 +251,9 @@ void add_generate(CLI::App& app, int& exit_code) {
                        fmt::format("Of a JPEG or WebP, 1 to 100 (default: {})", image::kDefaultQuality));
   generate->add_flag("--lossless", options->encoding.lossless, "Of a WebP: lose nothing");
   generate->add_option("--dtype", options->dtype, "Arithmetic: auto, f32 or bf16")->capture_default_str();
-  generate->add_option("--vae-memory", options->vae_memory,
-                       "Autoencoder on whole maps, in bands (slower, a quarter of the memory), or auto")
+  generate
+      ->add_option("--vae-memory", options->vae_memory,
+                   "Autoencoder on whole maps, in bands (slower, a quarter of the memory), or auto")
       ->capture_default_str();
   generate->add_option("--kernel", options->kernels,
                        "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");

@@ -32,13 +32,21 @@ struct GenerationRequest {
   int steps = 0;  // 0 = the model's default
   double guidance_scale =
       -1;                  // classifier-free guidance; <= 1 runs the conditional branch only; < 0 = the model's default
-  std::int64_t seed = -1;  // image i of the call uses seed + i; -1 = drawn at random by resolve()
-  int image_count = 1;     // pictures in this call (A1111: batch_size * n_iter)
-  std::string sampler;     // "" = the model's default; names and aliases in sampling's tables
-  std::string schedule;    // "" = the sampler's default
-  int t5_length = 0;       // T5 tokens with padding (comfyui: at least); 0 = the model's default (comfyui: 77)
-  std::string prompt_2;    // CLIP-G's own prompt; "" = `prompt`, which is CLIP-L's
-  std::string prompt_3;    // T5's own prompt; "" = `prompt`
+  std::int64_t seed = -1;  // image i of the call uses seed + i (image_seeds); -1 = drawn at random by resolve()
+  std::string noise_source;     // "" = "cpu": torch's CPU generator; "nv": NVIDIA's Philox, as A1111's source NV
+  std::int64_t subseed = -1;    // variation seed, see image_seeds; -1 = drawn at random by resolve()
+  double subseed_strength = 0;  // 0 = the seed's noise, 1 = the subseed's
+  int seed_resize_width = 0;    // pixels; both above 0: the noise keeps the middle of what the seed gives at this size
+  int seed_resize_height = 0;
+  int image_count = 1;   // pictures in this call (A1111: batch_size * n_iter)
+  std::string sampler;   // "" = the model's default; any name of Capabilities::samplers, a schedule may follow it
+  std::string schedule;  // "" or "automatic" = the sampler's default
+  double shift = 0;      // of the schedule; 0 = the model's own
+  double eta = 1;        // how much fresh noise an ancestral or SDE sampler adds, 0 to 1; others ignore it
+  double s_noise = 1;    // factor on that noise
+  int t5_length = 0;     // T5 tokens with padding (comfyui: at least); 0 = the model's default (comfyui: 77)
+  std::string prompt_2;  // CLIP-G's own prompt; "" = `prompt`, which is CLIP-L's
+  std::string prompt_3;  // T5's own prompt; "" = `prompt`
   std::string negative_prompt_2, negative_prompt_3;  // the same for `negative_prompt`
   std::string prompt_syntax;                         // one of kPromptSyntaxes: how weights are written; "" = the first
   int clip_skip = 0;  // CLIP's hidden state counted from the last layer, as A1111 counts; up to 2 = the model's own.
@@ -74,6 +82,21 @@ inline constexpr double kDefaultSkipLayerScale = 2.8;
 inline constexpr int kMaxMaskBlur = 64;
 inline constexpr int kMaxMaskPadding = 256;
 
+/// A sampler or schedule as users may name it. Filled from sampling's tables.
+struct NamedChoice {
+  std::string name;                  // canonical: "euler_ancestral"
+  std::string label;                 // as A1111 lists it: "Euler a"
+  std::vector<std::string> aliases;  // lower case
+  std::string schedule;              // of a sampler: its default schedule's name
+  bool uses_eta = false;             // of a sampler
+
+  /// `text` is the name, the label or an alias, in any case.
+  bool answers_to(std::string_view text) const;
+};
+
+/// The first choice that answers to `text`, or null.
+const NamedChoice* find_choice(const std::vector<NamedChoice>& choices, std::string_view text);
+
 /// What a loaded model can do; validation and the API's listings read it.
 struct Capabilities {
   std::string model_name;  // "octavo-tiny"
@@ -90,14 +113,30 @@ struct Capabilities {
   int max_t5_length = 77;
   int default_t5_length = 77;
   int max_clip_skip = 12;              // layers of the smaller CLIP encoder
-  bool image_input = false;  // the autoencoder has an encoder: init_image works
-  std::vector<std::string> samplers;   // first = default; canonical names
-  std::vector<std::string> schedules;  // first = default
+  bool image_input = false;            // the autoencoder has an encoder: init_image works
+  std::vector<NamedChoice> samplers;   // first = default
+  std::vector<NamedChoice> schedules;  // first = default
 };
 
-/// Fills every default, draws the seed when it is negative, and refuses what the model cannot do with
-/// kInvalidArgument whose subject is the field's name as in GenerationRequest ("width", "steps", ...).
-/// Prompts must be valid UTF-8 without NUL and at most kMaxPromptBytes.
+/// A sampler's name, alone or followed by a schedule's as A1111 before 1.9 wrote them ("DPM++ 2M Karras"), told apart.
+/// Null pointers: what is not there or not known.
+struct SamplerAndSchedule {
+  const NamedChoice* sampler = nullptr;
+  const NamedChoice* schedule = nullptr;
+};
+SamplerAndSchedule find_sampler_and_schedule(std::string_view text, const Capabilities& capabilities);
+
+/// The seeds of picture `image_index` of a resolved request, as A1111 counts them: seed + i, or with a variation the
+/// same seed for all and subseed + i.
+struct ImageSeeds {
+  std::int64_t seed = 0;
+  std::int64_t subseed = 0;
+};
+ImageSeeds image_seeds(const GenerationRequest& request, int image_index);
+
+/// Fills every default, makes sampler and schedule canonical names, draws the seed when it is negative, and refuses
+/// what the model cannot do with kInvalidArgument whose subject is the field's name as in GenerationRequest ("width",
+/// "steps", ...). Prompts must be valid UTF-8 without NUL and at most kMaxPromptBytes.
 Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities& capabilities);
 
 /// Where a running call is.

@@ -1,34 +1,18 @@
 #include "generation/infotext.h"
 
-#include <array>
-#include <utility>
-
 namespace octavo::generation {
 namespace {
 
-// A1111's spelling of the names in sampling's tables: clients parse it.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kDisplayNames = {{
-    {"euler", "Euler"},
-    {"normal", "Normal"},
-    {"sgm_uniform", "SGM Uniform"},
-    {"simple", "Simple"},
-}};
-
-std::string first_or(const std::vector<std::string>& names, const std::string& given) {
-  if (!given.empty() || names.empty()) return given;
-  return names.front();
+/// As A1111 spells it; "" = the default's.
+std::string label_of(const std::vector<NamedChoice>& choices, const std::string& name) {
+  if (name.empty()) return choices.empty() ? "" : choices.front().label;
+  const NamedChoice* choice = find_choice(choices, name);
+  return choice == nullptr ? name : choice->label;
 }
 
 }  // namespace
 
-std::string_view display_name(std::string_view canonical) {
-  for (const auto& [name, display] : kDisplayNames) {
-    if (name == canonical) return display;
-  }
-  return canonical;
-}
-
-image::Infotext describe(const GenerationRequest& request, std::int64_t seed, const Capabilities& capabilities,
+image::Infotext describe(const GenerationRequest& request, const ImageSeeds& seeds, const Capabilities& capabilities,
                          std::string_view version) {
   image::Infotext infotext;
   infotext.prompt = request.prompt;
@@ -37,14 +21,29 @@ image::Infotext describe(const GenerationRequest& request, std::int64_t seed, co
     if (!value.empty()) infotext.items.push_back({key, std::move(value)});
   };
   add("Steps", std::to_string(request.steps));
-  add("Sampler", std::string(display_name(first_or(capabilities.samplers, request.sampler))));
-  add("Schedule type", std::string(display_name(first_or(capabilities.schedules, request.schedule))));
+  add("Sampler", label_of(capabilities.samplers, request.sampler));
+  add("Schedule type", label_of(capabilities.schedules, request.schedule));
   add("CFG scale", image::python_float(request.guidance_scale));
-  add("Seed", std::to_string(seed));
+  add("Seed", std::to_string(seeds.seed));
   add("Size", fmt::format("{}x{}", request.width, request.height));
   add("Model hash", capabilities.model_hash);
   add("Model", capabilities.model_name);
+  if (request.subseed_strength != 0) {
+    add("Variation seed", std::to_string(seeds.subseed));
+    add("Variation seed strength", image::python_float(request.subseed_strength));
+  }
+  if (request.seed_resize_width > 0 && request.seed_resize_height > 0) {
+    add("Seed resize from", fmt::format("{}x{}", request.seed_resize_width, request.seed_resize_height));
+  }
   if (request.clip_skip > 1) add("Clip skip", std::to_string(request.clip_skip));
+  // A1111 leaves its default out, which is the GPU's own generator.
+  add("RNG", request.noise_source == "nv" ? "NV" : "CPU");
+  const NamedChoice* sampler = find_choice(capabilities.samplers, request.sampler);
+  if (sampler != nullptr && sampler->uses_eta) {
+    if (request.eta != 1) add("Eta", image::python_float(request.eta));
+    if (request.s_noise != 1) add("Sigma noise", image::python_float(request.s_noise));
+  }
+  if (request.shift != 0) add("Shift", image::python_float(request.shift));
   if (request.prompt_syntax != kPromptSyntaxes.front()) add("Prompt syntax", request.prompt_syntax);
   add("Prompt 2", request.prompt_2);
   add("Prompt 3", request.prompt_3);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <utility>
 
 #include "base/utf8.h"
 #include "generation/generation.h"
@@ -83,8 +84,9 @@ Status check_image_input(const GenerationRequest& request, const Capabilities& c
   OCTAVO_RETURN_IF_ERROR(check_picture(request.init_image, "init_image"));
   OCTAVO_RETURN_IF_ERROR(check_picture(request.mask, "mask"));
   if (request.init_image != nullptr && !can.image_input) {
-    return invalid_argument("init_image", can.model_name + " cannot start from a picture: its file holds the "
-                                                           "autoencoder's decoder only");
+    return invalid_argument("init_image", can.model_name +
+                                              " cannot start from a picture: its file holds the "
+                                              "autoencoder's decoder only");
   }
   if (request.mask != nullptr && request.init_image == nullptr) {
     return invalid_argument("mask", "needs an init_image to be a mask of");
@@ -100,6 +102,67 @@ Status check_image_input(const GenerationRequest& request, const Capabilities& c
 int own_side(int side, int fallback, const Capabilities& can) {
   const int cut = side - side % can.size_multiple;
   return cut >= can.min_size && cut <= can.max_size ? cut : fallback;
+}
+
+Status unknown_choice(const char* field, const std::string& given, const std::vector<NamedChoice>& choices) {
+  std::string names;
+  for (const NamedChoice& choice : choices) names += (names.empty() ? "" : ", ") + choice.name;
+  constexpr std::size_t kShown = 64;  // what a client sent may be long
+  return invalid_argument(field, fmt::format("unknown {} '{}{}'; use one of: {}", field, given.substr(0, kShown),
+                                             given.size() > kShown ? "..." : "", names));
+}
+
+Status resolve_sampler(GenerationRequest& request, const Capabilities& can) {
+  const NamedChoice* sampler = can.samplers.empty() ? nullptr : &can.samplers.front();
+  const bool automatic = request.schedule.empty() || find_choice({{.name = "automatic"}}, request.schedule) != nullptr;
+  const NamedChoice* schedule = automatic ? nullptr : find_choice(can.schedules, request.schedule);
+  if (!automatic && schedule == nullptr) return unknown_choice("schedule", request.schedule, can.schedules);
+  if (!request.sampler.empty()) {
+    const SamplerAndSchedule named = find_sampler_and_schedule(request.sampler, can);
+    if (named.sampler == nullptr) return unknown_choice("sampler", request.sampler, can.samplers);
+    sampler = named.sampler;
+    if (schedule == nullptr) schedule = named.schedule;
+  }
+  if (sampler == nullptr) return {};
+  if (schedule == nullptr) schedule = find_choice(can.schedules, sampler->schedule);
+  request.sampler = sampler->name;
+  request.schedule = schedule == nullptr ? "" : schedule->name;
+  return {};
+}
+
+Status check_number(double value, double low, double high, const char* field) {
+  if (value >= low && value <= high) return {};
+  return invalid_argument(field, fmt::format("must be a number from {} to {}", low, high));
+}
+
+/// 32 bits, as A1111 draws them: the seed shown can be typed back in any client.
+std::int64_t random_seed() { return static_cast<std::int64_t>(std::random_device{}()) & 0xFFFFFFFF; }
+
+Status resolve_noise(GenerationRequest& request) {
+  if (request.noise_source.empty()) request.noise_source = "cpu";
+  if (request.noise_source != "cpu" && request.noise_source != "nv") {
+    return invalid_argument("noise_source", "must be cpu or nv, not '" + request.noise_source.substr(0, 64) + "'");
+  }
+  OCTAVO_RETURN_IF_ERROR(check_number(request.subseed_strength, 0, 1, "subseed_strength"));
+  OCTAVO_RETURN_IF_ERROR(check_number(request.eta, 0, 1, "eta"));
+  OCTAVO_RETURN_IF_ERROR(check_number(request.s_noise, 0, 10, "s_noise"));
+  // Beyond these the levels of a long run meet in float.
+  if (request.shift != 0) OCTAVO_RETURN_IF_ERROR(check_number(request.shift, 0.1, 100, "shift"));
+  constexpr int kLargestSide = 16384;
+  for (const auto& [value, field] : {std::pair{request.seed_resize_width, "seed_resize_width"},
+                                     {request.seed_resize_height, "seed_resize_height"}}) {
+    if (value < 0 || value > kLargestSide || (value > 0 && value < 8)) {
+      return invalid_argument(field, fmt::format("{} is neither 0 (off) nor from 8 to {}", value, kLargestSide));
+    }
+  }
+  for (const auto& [value, field] : {std::pair{request.seed, "seed"}, {request.subseed, "subseed"}}) {
+    if (value > std::numeric_limits<std::int64_t>::max() - (request.image_count - 1)) {
+      return invalid_argument(field, "is too large: the last picture's would not fit 64 bits");
+    }
+  }
+  if (request.seed < 0) request.seed = random_seed();
+  if (request.subseed < 0) request.subseed = random_seed();
+  return {};
 }
 
 }  // namespace
@@ -118,12 +181,12 @@ Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities&
   }
   OCTAVO_RETURN_IF_ERROR(check_image_input(request, can));
   if (request.width == 0) {
-    request.width = request.init_image ? own_side(request.init_image->width, can.default_width, can)
-                                       : can.default_width;
+    request.width =
+        request.init_image ? own_side(request.init_image->width, can.default_width, can) : can.default_width;
   }
   if (request.height == 0) {
-    request.height = request.init_image ? own_side(request.init_image->height, can.default_height, can)
-                                        : can.default_height;
+    request.height =
+        request.init_image ? own_side(request.init_image->height, can.default_height, can) : can.default_height;
   }
   OCTAVO_RETURN_IF_ERROR(check_size(request.width, "width", can));
   OCTAVO_RETURN_IF_ERROR(check_size(request.height, "height", can));
@@ -149,13 +212,8 @@ Result<GenerationRequest> resolve(GenerationRequest request, const Capabilities&
   if (request.t5_length < 1 || request.t5_length > can.max_t5_length) {
     return invalid_argument("t5_length", fmt::format("{} is outside 1 to {}", request.t5_length, can.max_t5_length));
   }
-  if (request.seed > std::numeric_limits<std::int64_t>::max() - (request.image_count - 1)) {
-    return invalid_argument("seed", "is too large: the last picture's seed would not fit 64 bits");
-  }
-  if (request.seed < 0) {
-    // 32 bits, as A1111 draws them: the seed shown can be typed back in any client.
-    request.seed = static_cast<std::int64_t>(std::random_device{}()) & 0xFFFFFFFF;
-  }
+  OCTAVO_RETURN_IF_ERROR(resolve_sampler(request, can));
+  OCTAVO_RETURN_IF_ERROR(resolve_noise(request));
   return request;
 }
 

@@ -95,6 +95,66 @@ TEST(Resolve, names_the_field_it_refuses) {
             "");
 }
 
+TEST(Resolve, makes_sampler_and_schedule_canonical) {
+  Capabilities can = tiny();
+  can.samplers = {{.name = "euler", .label = "Euler", .aliases = {"k_euler"}, .schedule = "normal"},
+                  {.name = "dpmpp_2m", .label = "DPM++ 2M", .aliases = {}, .schedule = "karras"}};
+  can.schedules = {{.name = "normal", .label = "Normal", .aliases = {}, .schedule = ""},
+                   {.name = "karras", .label = "Karras", .aliases = {}, .schedule = ""}};
+  const auto resolved = [&](const char* sampler, const char* schedule) {
+    GenerationRequest request;
+    request.sampler = sampler;
+    request.schedule = schedule;
+    const auto result = resolve(request, can);
+    return result.ok() ? result->sampler + "/" + result->schedule : "? " + result.status().subject();
+  };
+  EXPECT_EQ(resolved("", ""), "euler/normal");
+  EXPECT_EQ(resolved("K_Euler", "Automatic"), "euler/normal");
+  EXPECT_EQ(resolved("DPM++ 2M", ""), "dpmpp_2m/karras") << "the sampler's own default";
+  EXPECT_EQ(resolved("Euler Karras", ""), "euler/karras");
+  EXPECT_EQ(resolved("Euler Karras", "normal"), "euler/normal") << "the given one wins";
+  EXPECT_EQ(resolved("nope", ""), "? sampler");
+  EXPECT_EQ(resolved("Euler nope", ""), "? sampler");
+  EXPECT_EQ(resolved("", "nope"), "? schedule");
+}
+
+TEST(Resolve, noise_fields_have_ranges_and_defaults) {
+  EXPECT_EQ(resolve({}, tiny())->noise_source, "cpu");
+  EXPECT_GE(resolve({}, tiny())->subseed, 0);
+  EXPECT_EQ(refused_field([](auto& r) { r.noise_source = "dice"; }), "noise_source");
+  EXPECT_EQ(refused_field([](auto& r) { r.noise_source = "nv"; }), "");
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double value : {-0.1, 1.1, nan}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.subseed_strength = value; }), "subseed_strength") << value;
+    EXPECT_EQ(refused_field([&](auto& r) { r.eta = value; }), "eta") << value;
+  }
+  for (const double value : {-1.0, 0.05, 101.0, nan}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.shift = value; }), "shift") << value;
+  }
+  for (const double value : {-0.1, 11.0, nan}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.s_noise = value; }), "s_noise") << value;
+  }
+  for (const int value : {-8, 7, 1 << 20}) {
+    EXPECT_EQ(refused_field([&](auto& r) { r.seed_resize_width = value; }), "seed_resize_width") << value;
+  }
+  EXPECT_EQ(refused_field([](auto& r) {
+              r.subseed = std::numeric_limits<std::int64_t>::max();
+              r.image_count = 2;
+            }),
+            "subseed");
+}
+
+TEST(ImageSeeds, count_the_seed_or_with_a_variation_the_subseed) {
+  GenerationRequest request;
+  request.seed = 10;
+  request.subseed = 20;
+  EXPECT_EQ(image_seeds(request, 3).seed, 13);
+  EXPECT_EQ(image_seeds(request, 3).subseed, 23);
+  request.subseed_strength = 0.1;
+  EXPECT_EQ(image_seeds(request, 3).seed, 10);
+  EXPECT_EQ(image_seeds(request, 3).subseed, 23);
+}
+
 TEST(Resolve, refuses_prompts_that_are_not_text) {
   EXPECT_EQ(refused_field([&](auto& r) { r.prompt = "caf\xE9"; }), "prompt");
   EXPECT_EQ(refused_field([&](auto& r) { r.prompt = std::string("a\0b", 3); }), "prompt");

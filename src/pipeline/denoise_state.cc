@@ -61,6 +61,14 @@ std::vector<std::byte> DenoiseState::to_bytes() const {
                                    {"steps", request.steps},
                                    {"guidance_scale", request.guidance_scale},
                                    {"seed", request.seed},
+                                   {"noise_source", request.noise_source},
+                                   {"subseed", request.subseed},
+                                   {"subseed_strength", request.subseed_strength},
+                                   {"seed_resize_width", request.seed_resize_width},
+                                   {"seed_resize_height", request.seed_resize_height},
+                                   {"shift", request.shift},
+                                   {"eta", request.eta},
+                                   {"s_noise", request.s_noise},
                                    {"image_count", request.image_count},
                                    {"sampler", request.sampler},
                                    {"schedule", request.schedule},
@@ -145,6 +153,14 @@ Result<DenoiseState> DenoiseState::from_bytes(std::span<const std::byte> bytes) 
   read("steps", state.request.steps);
   read("guidance_scale", state.request.guidance_scale);
   read("seed", state.request.seed);
+  read("noise_source", state.request.noise_source);
+  read("subseed", state.request.subseed);
+  read("subseed_strength", state.request.subseed_strength);
+  read("seed_resize_width", state.request.seed_resize_width);
+  read("seed_resize_height", state.request.seed_resize_height);
+  read("shift", state.request.shift);
+  read("eta", state.request.eta);
+  read("s_noise", state.request.s_noise);
   read("image_count", state.request.image_count);
   read("sampler", state.request.sampler);
   read("schedule", state.request.schedule);

@@ -81,12 +81,19 @@ Status Pipeline::start_from_image(DenoiseState& state, float sigma) {
   OCTAVO_ASSIGN_OR_RETURN(const EncodedInput* input, encode_input(state.request));
   sampling::SamplerState& sampler = state.sampler;
   // The stream of a seed gives the distribution's sample first, the noise of the start second, as diffusers draws them.
-  sampling::NoiseStream stream(sampler.noise.front().source(), state.request.seed + state.image_index);
+  const generation::ImageSeeds seeds = generation::image_seeds(state.request, state.image_index);
+  sampling::NoiseStream stream(sampler.noise.front().source(), seeds.seed);
   std::vector<float> posterior(sampler.latents.size());
   KnownLatents known;
   known.noise.resize(sampler.latents.size());
   stream.normal(posterior);
   stream.normal(known.noise);
+  if (state.request.subseed_strength != 0) {
+    std::vector<float> other(known.noise.size());
+    sampling::NoiseStream(stream.source(), seeds.subseed).normal(other);
+    const Shape& shape = sampler.shape;
+    sampling::slerp_columns(state.request.subseed_strength, Shape{shape[1], shape[2], shape[3]}, known.noise, other);
+  }
   known.image = sample_latents(input->moments, posterior, model_.encoder->config());
   known.mask = input->mask;
   sampler.noise.front() = stream;

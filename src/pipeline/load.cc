@@ -30,9 +30,20 @@ generation::Capabilities describe(const models::Sd35& model) {
   can.max_clip_skip = model.limits.max_clip_skip;
   can.image_input = model.encoder.has_value();
   can.samplers.clear();
-  for (const auto& row : sampling::sampler_rows()) can.samplers.emplace_back(row.name);
+  for (const auto& row : sampling::sampler_rows()) {
+    can.samplers.push_back({std::string(row.name),
+                            std::string(row.label),
+                            {row.aliases.begin(), row.aliases.end()},
+                            std::string(row.default_schedule),
+                            row.uses_eta});
+  }
   can.schedules.clear();
-  for (const auto& row : sampling::schedule_rows()) can.schedules.emplace_back(row.name);
+  for (const auto& row : sampling::schedule_rows()) {
+    can.schedules.push_back({.name = std::string(row.name),
+                             .label = std::string(row.label),
+                             .aliases = {row.aliases.begin(), row.aliases.end()},
+                             .schedule = ""});
+  }
   return can;
 }
 

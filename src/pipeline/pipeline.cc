@@ -46,9 +46,9 @@ struct Pipeline::Run {
   std::vector<float> model_sigmas;  // the sigma of each call of the transformer, in order
   device::Buffer memory;
   models::MmditConditioning conditioning;
-  TensorView prediction;  // [R, C, height, width] f32
-  TensorView skipped;     // [1, C, height, width] f32; undefined without skip-layer guidance
-  TensorView all_finite;  // [1] i32
+  TensorView prediction;                            // [R, C, height, width] f32
+  TensorView skipped;                               // [1, C, height, width] f32; undefined without skip-layer guidance
+  TensorView all_finite;                            // [1] i32
   TensorView known_image, known_noise, known_mask;  // of an inpainting run; else undefined
 };
 
@@ -85,7 +85,9 @@ Result<Pipeline::Path> Pipeline::path_of(const generation::GenerationRequest& re
   OCTAVO_ASSIGN_OR_RETURN(
       const auto* schedule,
       sampling::find_schedule(request.schedule.empty() ? std::string(sampler->default_schedule) : request.schedule));
-  Path path{sampler, sampling::make_schedule(*schedule, request.steps, {model_.flow.shift, model_.flow.train_steps})};
+  Path path{sampler,
+            sampling::make_schedule(*schedule, request.steps,
+                                    {request.shift > 0 ? request.shift : model_.flow.shift, model_.flow.train_steps})};
   if (request.init_image != nullptr) path.schedule = sampling::cut_to_strength(path.schedule, request.strength);
   return path;
 }
@@ -96,9 +98,17 @@ Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& reques
   OCTAVO_ASSIGN_OR_RETURN(const Path path, path_of(request));
   const int downscale = model_.decoder.config().downscale();
   const Shape shape{1, model_.mmdit.config().in_channels, request.height / downscale, request.width / downscale};
-  const sampling::NoiseOptions noise{.seed = request.seed + image_index};
-  DenoiseState state{request, image_index,
-                     sampling::initial_state(*path.sampler, path.schedule, {}, shape, {&noise, 1}), {}};
+  const generation::ImageSeeds seeds = generation::image_seeds(request, image_index);
+  OCTAVO_ASSIGN_OR_RETURN(const sampling::NoiseSource source, sampling::parse_noise_source(request.noise_source));
+  const sampling::NoiseOptions noise{.source = source,
+                                     .seed = seeds.seed,
+                                     .subseed = seeds.subseed,
+                                     .subseed_strength = request.subseed_strength,
+                                     .resize_height = request.seed_resize_height / downscale,
+                                     .resize_width = request.seed_resize_width / downscale};
+  const sampling::SamplerOptions options{static_cast<float>(request.eta), static_cast<float>(request.s_noise)};
+  DenoiseState state{
+      request, image_index, sampling::initial_state(*path.sampler, path.schedule, options, shape, {&noise, 1}), {}};
   if (request.init_image != nullptr) {
     OCTAVO_RETURN_IF_ERROR(start_from_image(state, path.schedule.sigmas.front()));
   }
@@ -277,7 +287,8 @@ Result<image::Image> Pipeline::decode(const DenoiseState& state) {
   if (all_finite == 0) return internal_error("decode", "the decoded picture holds NaN or infinity");
   if (image::is_flat(picture)) {
     // Not an error: a prompt may ask for an empty wall. Worth a line, because a broken model often draws one.
-    spdlog::warn("picture with seed {} is one colour everywhere", request.seed + state.image_index);
+    spdlog::warn("picture with seed {} is one colour everywhere",
+                 generation::image_seeds(request, state.image_index).seed);
   }
   if (request.mask != nullptr) {
     OCTAVO_ASSIGN_OR_RETURN(const InputPixels input, prepare_pixels(request, model_.decoder.config().downscale()));
@@ -319,7 +330,7 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
     StageTimer decoding(result.stage_seconds, telemetry::kDecode);
     OCTAVO_ASSIGN_OR_RETURN(image::Image picture, decode(state));
     decoding.stop();
-    result.images.push_back({std::move(picture), request.seed + index});
+    result.images.push_back({std::move(picture), generation::image_seeds(request, index).seed});
     if (interrupted) break;
   }
   total.stop();

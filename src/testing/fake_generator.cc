@@ -17,8 +17,13 @@ constexpr std::chrono::milliseconds kGatePoll{2};
 FakeGenerator::FakeGenerator() {
   capabilities_.model_name = "fake";
   capabilities_.model_hash = "0123456789";
-  capabilities_.samplers = {"euler"};
-  capabilities_.schedules = {"normal", "sgm_uniform", "simple"};
+  capabilities_.samplers = {
+      {.name = "euler", .label = "Euler", .aliases = {"k_euler"}, .schedule = "normal"},
+      {.name = "euler_ancestral", .label = "Euler a", .aliases = {}, .schedule = "normal", .uses_eta = true},
+      {.name = "dpmpp_2m", .label = "DPM++ 2M", .aliases = {}, .schedule = "normal"}};
+  capabilities_.schedules = {{.name = "normal", .label = "Normal", .aliases = {}, .schedule = ""},
+                             {.name = "sgm_uniform", .label = "SGM Uniform", .aliases = {"sgmuniform"}, .schedule = ""},
+                             {.name = "karras", .label = "Karras", .aliases = {}, .schedule = ""}};
 }
 
 image::Image FakeGenerator::picture(const generation::GenerationRequest& request, std::int64_t seed) {
@@ -63,7 +68,8 @@ Result<generation::GenerationResult> FakeGenerator::generate(const generation::G
         return result;
       }
     }
-    result.images.push_back({picture(request, request.seed + i), request.seed + i});
+    const generation::ImageSeeds seeds = generation::image_seeds(request, i);
+    result.images.push_back({picture(request, seeds.seed), seeds.seed});
   }
   return result;
 }

@@ -53,7 +53,10 @@ const BadField kBadFields[] = {
     {R"("script_args": {})", "script_args", "type_error.list"},
     {R"("hr_scale": {})", "hr_scale", "type_error.float"},
     {R"("enable_hr": true)", "enable_hr", "value_error.unsupported"},
-    {R"("subseed_strength": 0.5)", "subseed_strength", "value_error.unsupported"},
+    {R"("subseed_strength": 1.5)", "subseed_strength", "value_error.number.not_le"},
+    {R"("eta": -0.5)", "eta", "value_error.number.not_ge"},
+    {R"("s_noise": 11)", "s_noise", "value_error.number.not_le"},
+    {R"("override_settings": {"randn_source": "dice"})", "override_settings", "value_error.randn_source"},
 };
 
 class BadInput : public ServerTest {};

@@ -49,7 +49,8 @@ TEST_F(Txt2Img, the_documented_call_answers_as_documented) {
   EXPECT_EQ(png.texts[0].text,
             "a red apple\nNegative prompt: blurry\nSteps: 3, Sampler: Euler, Schedule type: Normal, "
             "CFG scale: 7.0, Seed: " +
-                std::to_string(seed) + ", Size: 256x128, Model hash: 0123456789, Model: fake, Version: octavo test");
+                std::to_string(seed) +
+                ", Size: 256x128, Model hash: 0123456789, Model: fake, RNG: CPU, Version: octavo test");
 
   EXPECT_EQ(text_of(info.at("prompt")), "a red apple");
   EXPECT_EQ(text_of(info.at("negative_prompt")), "blurry");

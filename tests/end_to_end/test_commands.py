@@ -53,6 +53,9 @@ class Generate(unittest.TestCase):
                                   ("--height", "1000000000", "height"), ("--steps", "0", "steps"),
                                   ("--steps", "many", "steps"), ("--guidance", "nan", "guidance"),
                                   ("--batch", "0", "batch"), ("--sampler", "nope", "sampler"),
+                                  ("--schedule", "nope", "schedule"),
+                                  ("--eta", "2", "eta"), ("--shift", "0", "shift"), ("--noise", "dice", "noise"),
+                                  ("--subseed-strength", "-1", "subseed"),
                                   ("--dtype", "f8", "dtype"), ("--t5-length", "100000", "t5"),
                                   ("--clip-skip", "99", "clip-skip"), ("--prompt-syntax", "latex", "prompt-syntax"),
                                   ("--kernel", "attention=nope", "nope"), ("--threads", "-3", "threads")):
@@ -101,8 +104,11 @@ class Generate(unittest.TestCase):
         for flag in ("--prompt", "--negative", "--seed", "--steps", "--guidance", "--width", "--height", "--batch",
                      "--sampler", "--t5-length", "--prompt-2", "--prompt-3", "--negative-2", "--negative-3",
                      "--prompt-syntax", "--clip-skip", "--model", "--out", "--dtype", "--init", "--mask",
-                     "--strength", "--mask-blur", "--only-masked", "--padding", "--resize-mode", "--vae-memory"):
+                     "--strength", "--mask-blur", "--only-masked", "--padding", "--resize-mode", "--vae-memory", "--schedule", "--shift",
+                     "--eta", "--s-noise", "--noise", "--subseed", "--subseed-strength"):
             self.assertIn(flag, done.stdout)
+        for name in ("dpmpp_2m_sde", "UniPC", "kl_optimal"):  # from the tables
+            self.assertIn(name, done.stdout)
 
 
 def change_header(change):

@@ -109,7 +109,7 @@ TEST_F(PipelineTest, every_sampler_and_schedule_draws_to_its_last_step) {
     wanted.steps = 2;
     wanted.guidance_scale = 1;
     (i < can.samplers.size() ? wanted.sampler : wanted.schedule) =
-        i < can.samplers.size() ? can.samplers[i] : can.schedules[i - can.samplers.size()];
+        i < can.samplers.size() ? can.samplers[i].name : can.schedules[i - can.samplers.size()].name;
     int last_step = 0, steps = -1;
     RunControl control;
     control.on_progress = [&](const generation::Progress& progress) {
@@ -148,6 +148,38 @@ TEST_F(PipelineTest, picture_does_not_depend_on_neighbours_or_the_prompt_cache) 
   EXPECT_EQ(drawn->images[1].image.pixels, alone);
   draw(request("two cats"));
   EXPECT_EQ(draw(request()), alone) << "prompt taken from the cache";
+}
+
+TEST_F(PipelineTest, with_a_variation_the_seed_stays_and_the_subseed_counts) {
+  GenerationRequest batch = request();
+  batch.steps = 1;
+  batch.guidance_scale = 1;
+  batch.noise_source = "nv";
+  batch.subseed = 100;
+  batch.subseed_strength = 0.5;
+  batch.image_count = 2;
+  const auto drawn = pipeline_->generate(batch, {});
+  ASSERT_TRUE(drawn.ok());
+  EXPECT_EQ(drawn->images[1].seed, batch.seed);
+  GenerationRequest second = batch;
+  second.subseed = 101;
+  second.image_count = 1;
+  EXPECT_EQ(draw(second), drawn->images[1].image.pixels);
+  EXPECT_NE(draw(second), drawn->images[0].image.pixels);
+  second.noise_source = "cpu";
+  EXPECT_NE(draw(second), drawn->images[1].image.pixels);
+}
+
+TEST_F(PipelineTest, shift_and_eta_change_the_picture) {
+  GenerationRequest plain = request();
+  plain.steps = 2;
+  plain.guidance_scale = 1;
+  plain.sampler = "euler_ancestral";
+  GenerationRequest shifted = plain, calm = plain;
+  shifted.shift = 1;
+  calm.eta = 0;
+  EXPECT_NE(draw(shifted), draw(plain));
+  EXPECT_NE(draw(calm), draw(plain));
 }
 
 TEST_F(PipelineTest, seed_prompt_negative_and_guidance_change_the_picture) {

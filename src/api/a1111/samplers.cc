@@ -4,134 +4,102 @@
 
 #include "api/a1111/endpoints.h"
 #include "api/json_writer.h"
-#include "generation/infotext.h"
 
 namespace octavo::api::a1111 {
 namespace {
 
-/// Names A1111 1.10 knows, lower case. `canonical` is the same thing in our tables, if it may exist there.
-struct KnownName {
+/// Samplers of A1111 1.10 that mean nothing on a flow or that we do not have, lower case, and the nearest that we may
+/// have: the same order, and noise where they add noise.
+struct Elsewhere {
   std::string_view name;
-  std::string_view canonical;
+  std::string_view nearest;
 };
-
-constexpr KnownName kSamplers[] = {
-    {"euler", "euler"},
-    {"k_euler", "euler"},
-    {"flowmatcheulerdiscretescheduler", "euler"},
-    {"heun", "heun"},
-    {"k_heun", "heun"},
-    {"dpm++ 2m", "dpmpp_2m"},
-    {"k_dpmpp_2m", "dpmpp_2m"},
-    {"dpm++ sde", ""},
-    {"dpm++ 2m sde", ""},
-    {"dpm++ 2m sde heun", ""},
-    {"dpm++ 2s a", ""},
-    {"dpm++ 3m sde", ""},
-    {"euler a", ""},
-    {"k_euler_a", ""},
-    {"k_euler_ancestral", ""},
-    {"lms", ""},
-    {"dpm2", ""},
-    {"dpm2 a", ""},
-    {"dpm fast", ""},
-    {"dpm adaptive", ""},
-    {"restart", ""},
-    {"ddim", ""},
-    {"ddim cfg++", ""},
-    {"plms", ""},
-    {"unipc", ""},
-    {"lcm", ""},
-    {"k_lcm", ""},
+constexpr Elsewhere kElsewhere[] = {
+    {"dpm++ sde", "dpmpp_2m_sde"},
+    {"k_dpmpp_sde", "dpmpp_2m_sde"},
+    {"dpm++ 2s a", "euler_ancestral"},
+    {"k_dpmpp_2s_a", "euler_ancestral"},
+    {"lms", "dpmpp_2m"},
+    {"k_lms", "dpmpp_2m"},
+    {"plms", "dpmpp_2m"},
+    {"dpm2", "heun"},
+    {"k_dpm_2", "heun"},
+    {"dpm2 a", "euler_ancestral"},
+    {"k_dpm_2_a", "euler_ancestral"},
+    {"dpm fast", "dpmpp_2m"},
+    {"k_dpm_fast", "dpmpp_2m"},
+    {"dpm adaptive", "dpmpp_2m"},
+    {"k_dpm_ad", "dpmpp_2m"},
+    {"restart", "heun"},
+    {"ddim cfg++", "euler"},
     {"default", ""},
 };
 
-constexpr KnownName kSchedulers[] = {
-    {"automatic", ""},
-    {"normal", "normal"},
-    {"simple", "simple"},
-    {"sgm_uniform", "sgm_uniform"},
-    {"sgm uniform", "sgm_uniform"},
-    {"sgmuniform", "sgm_uniform"},
-    {"beta", "beta"},
-    {"karras", ""},
-    {"exponential", ""},
-    {"polyexponential", ""},
-    {"uniform", ""},
-    {"kl_optimal", ""},
-    {"kl optimal", ""},
-    {"align_your_steps", ""},
-    {"align your steps", ""},
-    {"ddim", ""},
-};
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::transform(result.begin(), result.end(), result.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return result;
+/// The model's sampler that stands for `name`, which is none of its own; null when nobody has it.
+const generation::NamedChoice* stand_in(std::string_view name, const generation::Capabilities& can) {
+  const generation::NamedChoice known{.name = "", .label = std::string(name), .aliases = {}, .schedule = ""};
+  for (const Elsewhere& each : kElsewhere) {
+    if (!known.answers_to(each.name)) continue;
+    const generation::NamedChoice* nearest = generation::find_choice(can.samplers, each.nearest);
+    return nearest != nullptr ? nearest : &can.samplers.front();
+  }
+  return nullptr;
 }
 
-/// The entry of `offered` that `name` (lower case) means, directly or through `known`; "" when it is known but not
-/// offered; nothing when it is unknown.
-template <std::size_t N>
-std::optional<std::string> find_offered(std::string_view name, const KnownName (&known)[N],
-                                        const std::vector<std::string>& offered) {
-  for (const std::string& each : offered) {
-    if (lower(each) == name || lower(generation::display_name(each)) == name) return each;
+/// Schedulers of A1111 that we do not have: no error, "Automatic" (as any unknown one).
+constexpr std::string_view kOtherSchedulers[] = {"automatic", "uniform", "align_your_steps", "align your steps"};
+
+bool is_scheduler(std::string_view name, const generation::Capabilities& can) {
+  if (generation::find_choice(can.schedules, name) != nullptr) return true;
+  const generation::NamedChoice given{.name = "", .label = std::string(name), .aliases = {}, .schedule = ""};
+  return std::any_of(std::begin(kOtherSchedulers), std::end(kOtherSchedulers),
+                     [&](std::string_view other) { return given.answers_to(other); });
+}
+
+/// `text` as a sampler alone or a sampler and a scheduler; names of A1111's that we lack count.
+generation::SamplerAndSchedule find_any(std::string_view text, const generation::Capabilities& can) {
+  generation::SamplerAndSchedule found = generation::find_sampler_and_schedule(text, can);
+  if (found.sampler == nullptr) found.sampler = stand_in(text, can);
+  for (std::size_t space = text.find(' '); found.sampler == nullptr && space != std::string_view::npos;
+       space = text.find(' ', space + 1)) {
+    const std::string_view sampler = text.substr(0, space), scheduler = text.substr(space + 1);
+    if (!is_scheduler(scheduler, can)) continue;
+    found.sampler = generation::find_choice(can.samplers, sampler);
+    if (found.sampler == nullptr) found.sampler = stand_in(sampler, can);
+    found.schedule = generation::find_choice(can.schedules, scheduler);
   }
-  for (const KnownName& each : known) {
-    if (each.name != name) continue;
-    const auto found = std::find(offered.begin(), offered.end(), each.canonical);
-    return found == offered.end() ? std::string() : *found;
-  }
-  return std::nullopt;
+  return found;
 }
 
 }  // namespace
 
 std::optional<SamplerChoice> choose_sampler(std::string_view sampler, std::string_view scheduler,
                                             const generation::Capabilities& can) {
+  constexpr std::size_t kLongestName = 128;  // no name is longer, and the search is quadratic
+  if (sampler.size() > kLongestName || can.samplers.empty()) return std::nullopt;
   SamplerChoice choice;
-  if (!scheduler.empty()) choice.schedule = find_offered(lower(scheduler), kSchedulers, can.schedules).value_or("");
-  const std::string fallback = can.samplers.empty() ? std::string() : can.samplers.front();
-  const std::string name = lower(sampler);
-  if (name.empty()) {
-    choice.sampler = fallback;
-    return choice;
+  const generation::NamedChoice* schedule = generation::find_choice(can.schedules, scheduler);
+  if (sampler.empty()) {
+    choice.sampler = can.samplers.front().name;
+  } else {
+    const generation::SamplerAndSchedule found = find_any(sampler, can);
+    if (found.sampler == nullptr) return std::nullopt;
+    choice.sampler = found.sampler->name;
+    if (scheduler.empty()) schedule = found.schedule;
   }
-  if (const auto found = find_offered(name, kSamplers, can.samplers)) {
-    choice.sampler = found->empty() ? fallback : *found;
-    return choice;
-  }
-  for (std::size_t space = name.find(' '); space != std::string::npos; space = name.find(' ', space + 1)) {
-    const auto found = find_offered(std::string_view(name).substr(0, space), kSamplers, can.samplers);
-    const auto suffix = find_offered(std::string_view(name).substr(space + 1), kSchedulers, can.schedules);
-    if (!found || !suffix) continue;
-    choice.sampler = found->empty() ? fallback : *found;
-    if (scheduler.empty()) choice.schedule = *suffix;
-    return choice;
-  }
-  return std::nullopt;
-}
-
-std::vector<std::string> sampler_aliases(std::string_view canonical) {
-  std::vector<std::string> aliases;
-  for (const KnownName& known : kSamplers) {
-    if (known.canonical == canonical && known.name != lower(generation::display_name(canonical))) {
-      aliases.emplace_back(known.name);
-    }
-  }
-  return aliases;
+  if (schedule != nullptr) choice.schedule = schedule->name;
+  return choice;
 }
 
 void samplers(const Service& service, const std::shared_ptr<http::Exchange>& exchange) {
   JsonWriter json;
   json.begin_array();
-  for (const std::string& name : service.capabilities.samplers) {
-    json.begin_object().key("name").string(generation::display_name(name)).key("aliases").begin_array();
-    for (const std::string& alias : sampler_aliases(name)) json.string(alias);
-    json.end_array().key("options").begin_object().end_object().end_object();
+  for (const generation::NamedChoice& sampler : service.capabilities.samplers) {
+    json.begin_object().key("name").string(sampler.label).key("aliases").begin_array();
+    for (const std::string& alias : sampler.aliases) json.string(alias);
+    json.end_array().key("options").begin_object().key("scheduler").string(sampler.schedule);
+    if (sampler.uses_eta) json.key("uses_ensd").string("True");
+    json.end_object().end_object();
   }
   http::Response response;
   response.body = json.end_array().take();
@@ -140,13 +108,21 @@ void samplers(const Service& service, const std::shared_ptr<http::Exchange>& exc
 
 void schedulers(const Service& service, const std::shared_ptr<http::Exchange>& exchange) {
   JsonWriter json;
-  const auto row = [&](std::string_view name, std::string_view label) {
-    json.begin_object().key("name").string(name).key("label").string(label).key("aliases").null();
-    json.key("default_rho").real(-1).key("need_inner_model").boolean(false).end_object();
+  const auto row = [&](const generation::NamedChoice& scheduler) {
+    json.begin_object().key("name").string(scheduler.name).key("label").string(scheduler.label).key("aliases");
+    if (scheduler.aliases.empty()) {
+      json.null();
+    } else {
+      json.begin_array();
+      for (const std::string& alias : scheduler.aliases) json.string(alias);
+      json.end_array();
+    }
+    json.key("default_rho").real(scheduler.name == "karras" ? 7 : -1).key("need_inner_model").boolean(false);
+    json.end_object();
   };
   json.begin_array();
-  row("automatic", "Automatic");
-  for (const std::string& name : service.capabilities.schedules) row(name, generation::display_name(name));
+  row({.name = "automatic", .label = "Automatic", .aliases = {}, .schedule = ""});
+  for (const generation::NamedChoice& schedule : service.capabilities.schedules) row(schedule);
   http::Response response;
   response.body = json.end_array().take();
   exchange->respond(std::move(response));

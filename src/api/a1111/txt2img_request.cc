@@ -243,7 +243,7 @@ void read_sampler(Fields& fields, const generation::Capabilities& can, generatio
   const auto choice = choose_sampler(name, fields.text("scheduler"), can);
   if (!choice) {
     std::string offered;
-    for (const std::string& each : can.samplers) offered += (offered.empty() ? "" : ", ") + each;
+    for (const generation::NamedChoice& each : can.samplers) offered += (offered.empty() ? "" : ", ") + each.label;
     fields.refuse(field, "Sampler not found; known are: " + offered, "value_error.sampler");
     return;
   }
@@ -266,6 +266,34 @@ void read_overrides(Fields& fields, const generation::Capabilities& can, generat
     return;
   }
   request.clip_skip = static_cast<int>(number->get_int64());
+}
+
+/// A1111's seeds, and what scales the noise of samplers that add some. Null is the default, as everywhere.
+void read_noise(Fields& fields, generation::GenerationRequest& request) {
+  constexpr std::int64_t kLastSeed = std::numeric_limits<std::int64_t>::max() - generation::kMaxImageCount;
+  request.seed = fields.integer_in("seed", -1, kLastSeed);
+  request.subseed = fields.integer_in("subseed", -1, kLastSeed);
+  request.subseed_strength = fields.number_in("subseed_strength", 0, 1);
+  constexpr std::int64_t kLargestSide = 16384;
+  const std::int64_t from_width = fields.integer_in("seed_resize_from_w", -1, kLargestSide);
+  const std::int64_t from_height = fields.integer_in("seed_resize_from_h", -1, kLargestSide);
+  if (from_width >= 8 && from_height >= 8) {  // A1111 ignores one alone
+    request.seed_resize_width = static_cast<int>(from_width);
+    request.seed_resize_height = static_cast<int>(from_height);
+  }
+  if (fields.value("eta").is_double()) request.eta = fields.number_in("eta", 0, 1);
+  if (fields.value("s_noise").is_double()) request.s_noise = fields.number_in("s_noise", 0, 10);
+  const json::value& settings = fields.value("override_settings");
+  if (!settings.is_object()) return;
+  const json::value* source = settings.get_object().if_contains("randn_source");
+  if (source == nullptr || source->is_null()) return;
+  // "GPU" asks for the numbers of the client's graphics card; NVIDIA's are the ones that can be drawn anywhere.
+  const std::string_view name = source->is_string() ? std::string_view(source->get_string()) : std::string_view();
+  if (name == "NV" || name == "GPU") {
+    request.noise_source = "nv";
+  } else if (name != "CPU") {
+    fields.refuse("override_settings", "randn_source must be CPU, NV or GPU", "value_error.randn_source");
+  }
 }
 
 /// GenerationRequest's names of what resolve() may still refuse, as the body spells them.
@@ -294,15 +322,12 @@ Txt2ImgOrRefusal read_call(const json::object& body, const generation::Capabilit
                               call.batch_size * call.iterations, generation::kMaxImageCount),
                   "value_error.number.not_le", fmt::format("{{\"limit_value\":{}}}", generation::kMaxImageCount));
   }
-  request.seed = fields.integer_in("seed", -1, std::numeric_limits<std::int64_t>::max() - generation::kMaxImageCount);
+  read_noise(fields, request);
   request.keep_partial = true;
   call.send_images = fields.flag("send_images");
   read_sampler(fields, can, request);
   read_overrides(fields, can, request);
   if (fields.flag("enable_hr")) fields.refuse("enable_hr", "a second pass is not available", "value_error.unsupported");
-  if (fields.number("subseed_strength") != 0) {
-    fields.refuse("subseed_strength", "variation seeds are not available", "value_error.unsupported");
-  }
   if (!fields.errors().empty()) return validation_response(fields.errors());
   if (auto refusal = refuse_scripts(fields)) return *std::move(refusal);
 

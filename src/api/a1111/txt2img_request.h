@@ -25,7 +25,7 @@ using Txt2ImgOrRefusal = std::variant<Txt2ImgCall, http::Response>;
 /// Coercion, defaults and nullability are A1111's; unknown fields are ignored. Ours: width, height, steps and
 /// cfg_scale default to the model's; values outside what the model can draw are refused; sizes are rounded down to
 /// the model's multiple, as A1111 does for this family; what would change the picture and is not built
-/// (enable_hr, subseed_strength, scripts) is refused, what would not is ignored.
+/// (enable_hr, scripts) is refused, what would not is ignored.
 Txt2ImgOrRefusal parse_txt2img(std::string_view json, const generation::Capabilities& capabilities);
 
 /// As above, for a request's body and content type.

@@ -13,8 +13,9 @@ namespace {
 generation::Capabilities tiny() {
   generation::Capabilities can;
   can.model_name = "tiny";
-  can.samplers = {"euler"};
-  can.schedules = {"normal", "simple"};
+  can.samplers = {{.name = "euler", .label = "Euler", .aliases = {"k_euler"}, .schedule = "normal"}};
+  can.schedules = {{.name = "normal", .label = "Normal", .aliases = {}, .schedule = ""},
+                   {.name = "simple", .label = "Simple", .aliases = {}, .schedule = ""}};
   return can;
 }
 
@@ -67,6 +68,26 @@ TEST(ParseTxt2Img, batches_and_iterations_multiply) {
   EXPECT_EQ(call.request.image_count, 64);
   EXPECT_EQ(call.batch_size, 4);
   EXPECT_EQ(refused_status(R"({"batch_size": 5, "n_iter": 16})"), 422);
+}
+
+TEST(ParseTxt2Img, variations_noise_source_and_eta_are_read) {
+  const auto request = accepted(R"({"seed": 5, "subseed": 9, "subseed_strength": 0.25, "seed_resize_from_w": 128,)"
+                                R"( "seed_resize_from_h": 192, "eta": 0.5, "s_noise": 1.1,)"
+                                R"( "override_settings": {"randn_source": "NV", "eta_noise_seed_delta": 0}})")
+                           .request;
+  EXPECT_EQ(request.subseed, 9);
+  EXPECT_EQ(request.subseed_strength, 0.25);
+  EXPECT_EQ(request.seed_resize_width, 128);
+  EXPECT_EQ(request.seed_resize_height, 192);
+  EXPECT_EQ(request.eta, 0.5);
+  EXPECT_EQ(request.s_noise, 1.1);
+  EXPECT_EQ(request.noise_source, "nv");
+  const auto plain =
+      accepted(R"({"subseed": null, "eta": null, "seed_resize_from_w": 128, "override_settings": null})");
+  EXPECT_EQ(plain.request.seed_resize_width, 0) << "one side alone means nothing";
+  EXPECT_EQ(plain.request.eta, 1);
+  EXPECT_EQ(plain.request.noise_source, "cpu");
+  EXPECT_EQ(accepted(R"({"override_settings": {"randn_source": "GPU"}})").request.noise_source, "nv");
 }
 
 TEST(ParseTxt2Img, the_sampler_name_wins_over_the_index_and_the_scheduler_is_read) {

@@ -29,13 +29,14 @@ std::string info_json(const Txt2ImgCall& call, const generation::GenerationResul
   repeat(json, drawn.prompt);
   json.key("negative_prompt").string(drawn.negative_prompt).key("all_negative_prompts");
   repeat(json, drawn.negative_prompt);
-  json.key("seed").number(drawn.seed).key("all_seeds").begin_array();
-  for (int i = 0; i < drawn.image_count; ++i) json.number(drawn.seed + i);
-  json.end_array().key("subseed").number(drawn.seed).key("all_subseeds").begin_array();
-  for (int i = 0; i < drawn.image_count; ++i) json.number(drawn.seed + i);
-  json.end_array().key("subseed_strength").number(0);
+  const generation::ImageSeeds first_seeds = generation::image_seeds(drawn, 0);
+  json.key("seed").number(first_seeds.seed).key("all_seeds").begin_array();
+  for (int i = 0; i < drawn.image_count; ++i) json.number(generation::image_seeds(drawn, i).seed);
+  json.end_array().key("subseed").number(first_seeds.subseed).key("all_subseeds").begin_array();
+  for (int i = 0; i < drawn.image_count; ++i) json.number(generation::image_seeds(drawn, i).subseed);
+  json.end_array().key("subseed_strength").real(drawn.subseed_strength);
   json.key("width").number(drawn.width).key("height").number(drawn.height);
-  const image::Infotext first = generation::describe(drawn, drawn.seed, can, version);
+  const image::Infotext first = generation::describe(drawn, first_seeds, can, version);
   std::string sampler, schedule;
   for (const image::InfotextItem& item : first.items) {
     if (item.key == "Sampler") sampler = item.value;
@@ -50,7 +51,9 @@ std::string info_json(const Txt2ImgCall& call, const generation::GenerationResul
     json.string(can.model_hash);
   }
   json.key("sd_vae_name").null().key("sd_vae_hash").null();
-  json.key("seed_resize_from_w").number(-1).key("seed_resize_from_h").number(-1).key("denoising_strength").null();
+  json.key("seed_resize_from_w").number(drawn.seed_resize_width > 0 ? drawn.seed_resize_width : -1);
+  json.key("seed_resize_from_h").number(drawn.seed_resize_height > 0 ? drawn.seed_resize_height : -1);
+  json.key("denoising_strength").null();
   json.key("extra_generation_params").begin_object();
   if (!schedule.empty()) json.key("Schedule type").string(schedule);
   json.end_object().key("index_of_first_image").number(0).key("infotexts").begin_array();
@@ -68,7 +71,8 @@ Result<http::Response> render_txt2img(const Txt2ImgCall& call, const generation:
   std::vector<std::string> infotexts, pictures;
   std::size_t bytes = call.parameters.size();
   for (const generation::GeneratedImage& each : result.images) {
-    infotexts.push_back(image::format_infotext(generation::describe(result.request, each.seed, can, version)));
+    const auto seeds = generation::image_seeds(result.request, static_cast<int>(infotexts.size()));
+    infotexts.push_back(image::format_infotext(generation::describe(result.request, seeds, can, version)));
     if (!call.send_images) continue;
     const std::vector<image::PngText> texts = {{kPngKeyword, infotexts.back()}};
     OCTAVO_ASSIGN_OR_RETURN(const std::vector<std::uint8_t> png, image::encode_png(each.image, texts));
@@ -77,8 +81,8 @@ Result<http::Response> render_txt2img(const Txt2ImgCall& call, const generation:
   }
   // A1111 has one entry even when nothing was drawn.
   if (infotexts.empty()) {
-    infotexts.push_back(
-        image::format_infotext(generation::describe(result.request, result.request.seed, can, version)));
+    infotexts.push_back(image::format_infotext(
+        generation::describe(result.request, generation::image_seeds(result.request, 0), can, version)));
   }
   JsonWriter json;
   json.reserve(bytes + 4096);
