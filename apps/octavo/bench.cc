@@ -24,7 +24,7 @@ namespace {
 
 struct BenchOptions {
   std::string suite = "all";
-  std::string model;
+  ModelFlags model;
   std::string dtype = "auto";
   std::string json_path;
   std::vector<std::string> kernels;
@@ -56,11 +56,11 @@ boost::json::object describe_machine(const device::DeviceTraits& traits) {
 }
 
 Result<boost::json::object> run_e2e(const BenchOptions& options) {
-  OCTAVO_ASSIGN_OR_RETURN(const auto path, find_model(options.model));
+  OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(options.model));
   OCTAVO_ASSIGN_OR_RETURN(auto load_options,
                           pipeline::parse_load_options(options.dtype, options.kernels, options.threads));
   const auto load_started = std::chrono::steady_clock::now();
-  OCTAVO_ASSIGN_OR_RETURN(auto pipe, pipeline::load_pipeline(path, load_options));
+  OCTAVO_ASSIGN_OR_RETURN(auto pipe, pipeline::load_pipeline(files, load_options));
   const double load_seconds = seconds(std::chrono::steady_clock::now() - load_started);
   OCTAVO_ASSIGN_OR_RETURN(auto request, generation::resolve(options.request, pipe->capabilities()));
 
@@ -166,7 +166,7 @@ void add_bench(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* bench = app.add_subcommand("bench", "Time the stages of a picture and every kernel of every op");
   bench->add_option("--suite", options->suite, "e2e (stages of a picture), ops (kernels), all")->capture_default_str();
-  bench->add_option("--model", options->model, "Diffusers folder (default: the embedded octavo-tiny)");
+  add_model_flags(*bench, options->model);
   bench->add_option("--dtype", options->dtype, "auto, f32 or bf16")->capture_default_str();
   bench->add_option("--kernel", options->kernels, "Force a kernel: op=row (repeatable)");
   bench->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();

@@ -14,6 +14,8 @@
 #include "text/t5_tokenizer.h"
 #include "weights/checkpoint.h"
 #include "weights/identify.h"
+#include "weights/layouts/part_config.h"
+#include "weights/model_checkpoint.h"
 #include "weights/safetensors.h"
 
 namespace octavo::app {
@@ -279,9 +281,44 @@ class FolderInspector {
   std::map<std::string, object> configs_;
 };
 
+/// The part's tensors against what its model requires, by names and shapes; what is wrong lands in the report.
+void check_part(weights::Part part, const weights::IdentifiedPart& identified,
+                const std::shared_ptr<const weights::SafetensorsFile>& file, CheckpointReport& report) {
+  const std::string label = file->path().filename().string();
+  const auto check = [&]() -> Status {
+    OCTAVO_ASSIGN_OR_RETURN(auto sources,
+                            weights::map_part(part, weights::layout_of(part, identified), identified.prefix, {file}));
+    auto store = weights::WeightStore::open(label, {file}, std::move(sources));
+    OCTAVO_ASSIGN_OR_RETURN(auto config, weights::config_from_shapes(part, store));
+    if (part == weights::Part::kTextEncoder && !store.contains("text_projection.weight")) {
+      report.notes.push_back(label + " holds no text_projection, which is an identity in CLIP-L");
+      store.supply_identity("text_projection.weight", number_of(config, "hidden_size"));
+    }
+    store.check_only();
+    const auto device = device::create_cpu_device(1);
+    weights::CheckpointPart opened{label, std::move(config), std::move(store)};
+    switch (part) {
+      case weights::Part::kTransformer:
+        return models::Mmdit::load(*device, std::move(opened), DType::kF32).status();
+      case weights::Part::kVae:
+        return models::AutoencoderDecoder::load(*device, std::move(opened), DType::kF32).status();
+      case weights::Part::kTextEncoder:
+      case weights::Part::kTextEncoder2:
+        return models::ClipTextModel::load(*device, std::move(opened), DType::kF32).status();
+      case weights::Part::kTextEncoder3:
+        return models::T5Encoder::load(*device, std::move(opened), DType::kF32).status();
+    }
+    return {};
+  };
+  if (const Status status = check(); !status.ok()) report.problems.push_back(status.to_string());
+}
+
+/// "diffusion_pytorch_model-00001-of-00002.safetensors" holds a piece of a part.
+bool is_shard(const fs::path& path) { return path.stem().string().find("-of-0") != std::string::npos; }
+
 /// A file that is no part of a diffusers folder: described by its names and shapes.
 void inspect_file(const fs::path& path, bool read_values, CheckpointReport& report) {
-  const auto file = weights::SafetensorsFile::open(path);
+  const auto file = weights::open_weights_file(path);
   if (!file.ok()) {
     report.problems.push_back(file.status().to_string());
     return;
@@ -298,11 +335,25 @@ void inspect_file(const fs::path& path, bool read_values, CheckpointReport& repo
     }
     known = known || identified.kind != "unknown";
     report.parts.push_back(std::move(part));
+    const auto kind = weights::part_of_kind(identified.kind);
+    if (kind) report.found.insert(*kind);
+    if (kind && !is_shard(path)) check_part(*kind, identified, *file, report);
     if (!read_values) continue;
     if (const std::string line = find_bad_values(**file, &identified.names); !line.empty())
       report.problems.push_back(line);
   }
   if (!known) report.problems.push_back(path.filename().string() + ": nothing in it is a part that this version knows");
+}
+
+/// What has to be given beside files that hold a transformer, to draw with it.
+void note_missing_parts(CheckpointReport& report) {
+  if (!report.found.contains(weights::Part::kTransformer)) return;
+  std::string flags;
+  for (const weights::PartNames& row : weights::kParts) {
+    if (report.found.contains(row.part)) continue;
+    flags += fmt::format(" {} {}", row.flag, row.part == weights::Part::kTextEncoder3 ? "FILE|none" : "FILE");
+  }
+  report.notes.push_back("to draw with it, also give:" + flags + " --tokenizers DIR");
 }
 
 }  // namespace
@@ -338,7 +389,7 @@ Result<CheckpointReport> inspect_checkpoint(const fs::path& path, bool read_valu
   }
   if (!fs::is_directory(path, error)) {
     report.layout = "safetensors file";
-    const auto file = weights::SafetensorsFile::open(path);
+    const auto file = weights::open_weights_file(path);
     if (!file.ok()) return file.status();
     inspect_file(path, read_values, report);
   } else {
@@ -355,7 +406,7 @@ Result<CheckpointReport> inspect_checkpoint(const fs::path& path, bool read_valu
     std::sort(files.begin(), files.end());
     for (const fs::path& file : files) inspect_file(file, read_values, report);
   }
-  report.notes.push_back("generate and serve load diffusers folders; this is described, and cannot be loaded yet");
+  note_missing_parts(report);
   return report;
 }
 

@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
 #include "tensor/tensor.h"
+#include "weights/layouts/name_map.h"
 
 namespace octavo::app {
 
@@ -40,6 +42,7 @@ struct CheckpointReport {
   std::vector<PartReport> parts;
   std::vector<std::string> problems;  // each a line that names part, file or tensor
   std::vector<std::string> notes;     // not wrong, but worth knowing
+  std::set<weights::Part> found;      // in files that are no diffusers folder
 };
 
 /// Reads the checkpoint without taking memory for it: headers, configurations, names and shapes against what the models

@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 struct GenerateOptions {
   generation::GenerationRequest request;
   ImageFlags images;
-  std::string model;
+  ModelFlags model;
   std::string out = "octavo.png";
   image::EncodeOptions encoding;
   std::string dtype = "auto";
@@ -157,9 +157,9 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   OCTAVO_ASSIGN_OR_RETURN(auto load_options,
                           pipeline::parse_load_options(options.dtype, options.kernels, options.threads));
   OCTAVO_ASSIGN_OR_RETURN(load_options.vae_memory, pipeline::parse_vae_memory(options.vae_memory));
-  OCTAVO_ASSIGN_OR_RETURN(const fs::path path, find_model(options.model));
+  OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(options.model));
   const auto started = std::chrono::steady_clock::now();
-  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(path, load_options));
+  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(files, load_options));
   const double load_seconds = seconds(std::chrono::steady_clock::now() - started);
   const auto resolved = generation::resolve(with_skip_layer_scale(command, request), pipe->capabilities());
   if (!resolved.ok()) {
@@ -244,7 +244,7 @@ void add_generate(CLI::App& app, int& exit_code) {
   generate->add_option("--skip-layer-stop", request.skip_layer_stop,
                        "Fraction of the steps before which it ends (default: 0.2)");
   add_image_flags(*generate, options->images, request);
-  generate->add_option("-m,--model", options->model, "Diffusers folder (default: the embedded octavo-tiny)");
+  add_model_flags(*generate, options->model);
   generate->add_option("-o,--out", options->out, "File to write, .png, .jpg or .webp; several pictures get -0, -1, ...")
       ->capture_default_str();
   generate->add_option("--quality", options->encoding.quality,

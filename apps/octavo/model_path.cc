@@ -28,4 +28,31 @@ Result<std::filesystem::path> find_model(const std::string& given) {
   return not_found("--model", "no model given and the embedded octavo-tiny was not found in any of:" + places);
 }
 
+Result<weights::ModelFiles> find_model_files(const ModelFlags& flags) {
+  OCTAVO_ASSIGN_OR_RETURN(weights::ModelFiles files, find_model(flags.model));
+  OCTAVO_ASSIGN_OR_RETURN(files.family, weights::parse_family(flags.family));
+  files.clip_l = flags.clip_l;
+  files.clip_g = flags.clip_g;
+  files.without_t5 = flags.t5 == "none";
+  if (!files.without_t5) files.t5 = flags.t5;
+  files.vae = flags.vae;
+  files.tokenizers = flags.tokenizers;
+  return files;
+}
+
+void add_model_flags(CLI::App& command, ModelFlags& flags) {
+  command.add_option("-m,--model", flags.model,
+                     "Diffusers folder, .safetensors file or folder of such files (default: the embedded octavo-tiny)");
+  command.add_option("--clip-l", flags.clip_l, "CLIP-L text encoder, if it is elsewhere: file or folder");
+  command.add_option("--clip-g", flags.clip_g, "CLIP-G text encoder, if it is elsewhere");
+  command.add_option("--t5", flags.t5, "T5-XXL text encoder, if it is elsewhere; none = do without");
+  command.add_option("--vae", flags.vae, "Autoencoder, if it is elsewhere");
+  command.add_option("--tokenizers", flags.tokenizers,
+                     "Folder with tokenizer/, tokenizer_2/ and tokenizer_3/ of a diffusers folder, for single files");
+  command.add_option(
+      "--family", flags.family,
+      "auto, large, large-turbo or medium: Large and Large Turbo have the same shapes (default: auto, by "
+      "shapes and name)");
+}
+
 }  // namespace octavo::app

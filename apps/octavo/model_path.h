@@ -1,15 +1,28 @@
-// Where --model points when it is not given.
+// Where the weights are: from flags, the environment, or the embedded model beside the binary.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <string>
 
 #include "base/status.h"
+#include "weights/model_checkpoint.h"
 
 namespace octavo::app {
 
-/// `given` itself when not empty; else $OCTAVO_MODEL; else the embedded octavo-tiny, looked for beside the executable
-/// (an installed share/octavo/models, or the source tree around a build folder). kNotFound lists the places tried.
+/// What a person typed.
+struct ModelFlags {
+  std::string model, clip_l, clip_g, t5, vae, tokenizers, family;
+};
+
+/// --model, --clip-l, --clip-g, --t5, --vae, --tokenizers, --family.
+void add_model_flags(CLI::App& command, ModelFlags& flags);
+
+/// The given path or, when it is empty, $OCTAVO_MODEL or the embedded model (models/octavo-tiny beside the executable,
+/// or the source tree around a build folder). kNotFound lists the places tried.
 Result<std::filesystem::path> find_model(const std::string& given);
+
+/// Flags as the loader takes them: "--t5 none" does without T5.
+Result<weights::ModelFiles> find_model_files(const ModelFlags& flags);
 
 }  // namespace octavo::app

@@ -15,7 +15,7 @@ namespace {
 
 struct ServeFlags {
   ServeOptions server;
-  std::string model;
+  ModelFlags model;
   std::string dtype = "auto";
   std::vector<std::string> kernels;
   int threads = 0;
@@ -54,8 +54,8 @@ Status run_serve(ServeFlags flags) {
   }
   OCTAVO_ASSIGN_OR_RETURN(const auto load_options,
                           pipeline::parse_load_options(flags.dtype, flags.kernels, flags.threads));
-  OCTAVO_ASSIGN_OR_RETURN(const auto path, find_model(flags.model));
-  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(path, load_options));
+  OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(flags.model));
+  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(files, load_options));
   OCTAVO_RETURN_IF_ERROR(warm_up(*pipe));
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
   flags.server.job_time_limit = std::chrono::seconds(flags.job_limit_seconds);
@@ -72,7 +72,7 @@ void add_serve(CLI::App& app, int& exit_code) {
   CLI::App* serve = app.add_subcommand("serve", "Serve AUTOMATIC1111's API");
   serve->add_option("--port", flags->server.port, "TCP port; 0 = any free one")->capture_default_str();
   serve->add_option("--address", flags->server.address, "Interface to listen on; 0.0.0.0 = all")->capture_default_str();
-  serve->add_option("-m,--model", flags->model, "Diffusers folder (default: the embedded octavo-tiny)");
+  add_model_flags(*serve, flags->model);
   serve->add_option("--dtype", flags->dtype, "Arithmetic: auto, f32 or bf16")->capture_default_str();
   serve->add_option("--kernel", flags->kernels, "Force a kernel: op=row (repeatable)");
   serve->add_option("--threads", flags->threads, "CPU threads of the engine (0 = all)")->capture_default_str();

@@ -71,8 +71,15 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
     stream->synchronize();
     return TensorView(buffer.data(), dtype, shape);
   };
-  const TensorView plain =
-      join(weights, weights.front().dtype(), Shape{linear.out_features_, in_features}, linear.joined_);
+  // The original layout stores them one after another already.
+  bool adjacent = true;
+  for (std::size_t i = 1; i < weights.size(); ++i) {
+    const auto* end = static_cast<const std::byte*>(weights[i - 1].data()) + weights[i - 1].byte_count();
+    adjacent = adjacent && weights[i].data() == end;
+  }
+  const Shape joined_shape{linear.out_features_, in_features};
+  const TensorView plain = adjacent ? TensorView(weights.front().data(), weights.front().dtype(), joined_shape)
+                                    : join(weights, weights.front().dtype(), joined_shape, linear.joined_);
   if (with_bias) {
     std::vector<TensorView> parts;
     for (const OwnedTensor& bias : biases) {

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int kDiffusersSteps = 28;  // StableDiffusion3Pipeline's own defaults
 constexpr double kDiffusersGuidance = 7.0;
+constexpr int kTurboSteps = 4;  // distilled for few steps without guidance (Stability-AI/sd3.5, sd3_infer.py)
+constexpr double kTurboGuidance = 1.0;
 
 generation::Capabilities describe(const models::Sd35& model) {
   generation::Capabilities can;
@@ -22,8 +24,9 @@ generation::Capabilities describe(const models::Sd35& model) {
   can.min_size = model.limits.min_size;
   can.max_size = model.limits.max_size;
   can.default_width = can.default_height = model.limits.default_size;
-  can.default_steps = kDiffusersSteps;
-  can.default_guidance_scale = kDiffusersGuidance;
+  const bool turbo = model.limits.family == weights::Family::kLargeTurbo;
+  can.default_steps = turbo ? kTurboSteps : kDiffusersSteps;
+  can.default_guidance_scale = turbo ? kTurboGuidance : kDiffusersGuidance;
   can.layer_count = model.mmdit.config().layers;
   can.max_t5_length = model.limits.max_t5_length;
   can.default_t5_length = model.limits.default_t5_length;
@@ -78,7 +81,7 @@ Result<LoadOptions::VaeMemory> parse_vae_memory(const std::string& name) {
   return invalid_argument("--vae-memory", "must be auto, whole or bands, not '" + name + "'");
 }
 
-Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options) {
+Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options) {
   const auto started = std::chrono::steady_clock::now();
   auto device = device::create_cpu_device(options.threads);
   const device::DeviceTraits& traits = device->traits();
@@ -88,7 +91,9 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& roo
     dtype = options.precision == LoadOptions::Precision::kF32 ? DType::kF32 : DType::kBF16;
     reason = "--dtype asks for it";
   }
-  OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, root, dtype));
+  OCTAVO_ASSIGN_OR_RETURN(const auto checkpoint, weights::ModelCheckpoint::open(files));
+  spdlog::info("{}", checkpoint.findings());
+  OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, checkpoint, dtype));
   models::AutoencoderMemory memory;
   if (options.vae_memory == LoadOptions::VaeMemory::kBands) memory.whole_pixels = 0;
   if (options.vae_memory == LoadOptions::VaeMemory::kWhole) {

@@ -83,7 +83,7 @@ class Pipeline final : public generation::Generator {
   std::size_t arena_bytes() const { return arena_.capacity_bytes(); }
 
  private:
-  friend Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options);
+  friend Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options);
   /// The levels a request's pictures go through, and what takes them there.
   struct Path {
     const sampling::SamplerRow* sampler;
@@ -120,7 +120,7 @@ class Pipeline final : public generation::Generator {
   std::optional<EncodedInput> input_;
 };
 
-/// Loads a diffusers folder and logs what was chosen and why. Errors name the file, tensor or flag.
-Result<std::unique_ptr<Pipeline>> load_pipeline(const std::filesystem::path& root, const LoadOptions& options);
+/// Loads a model of any layout and logs what was found and chosen, and why. Errors name the file, tensor or flag.
+Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options);
 
 }  // namespace octavo::pipeline

@@ -12,27 +12,6 @@ namespace {
 
 constexpr std::uintmax_t kMaxJsonBytes = 64 << 20;  // the index of a large sharded model has under 1 MB
 
-Result<boost::json::object> read_json_file(const fs::path& path) {
-  std::error_code error;
-  const auto size = fs::file_size(path, error);
-  if (error) return not_found(path.string(), "no such file");
-  if (size > kMaxJsonBytes) {
-    return data_corruption(path.string(), fmt::format("{} bytes are too many for a configuration file", size));
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string text(static_cast<std::size_t>(size), '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(size))) {
-    return failed_precondition(path.string(), "cannot be read");
-  }
-  boost::json::parse_options options;
-  options.max_depth = 32;
-  boost::system::error_code problem;
-  auto value = boost::json::parse(text, problem, {}, options);
-  if (problem) return data_corruption(path.string(), "is not valid JSON: " + problem.message());
-  if (!value.is_object()) return data_corruption(path.string(), "is not a JSON object");
-  return std::move(value.get_object());
-}
-
 /// A shard's name comes from a file: it may not leave its folder.
 bool is_plain_file_name(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
@@ -56,7 +35,13 @@ Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_shards(const fs
   std::vector<std::shared_ptr<const SafetensorsFile>> files;
   std::size_t tensor_count = 0;
   for (const std::string& name : names) {
-    OCTAVO_ASSIGN_OR_RETURN(auto file, SafetensorsFile::open(index_path.parent_path() / name));
+    const fs::path path = index_path.parent_path() / name;
+    std::error_code error;
+    if (!fs::exists(path, error)) {
+      return not_found(path.string(),
+                       "is not there, and " + index_path.filename().string() + " names it: download this shard too");
+    }
+    OCTAVO_ASSIGN_OR_RETURN(auto file, SafetensorsFile::open(path));
     for (const auto& [tensor, info] : file->tensors()) {
       const auto* shard = map->get_object().if_contains(tensor);
       if (shard == nullptr || shard->get_string() != name) {
@@ -80,7 +65,30 @@ Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_shards(const fs
   return files;
 }
 
-Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_weights(const fs::path& folder) {
+}  // namespace
+
+Result<boost::json::object> read_json_file(const fs::path& path) {
+  std::error_code error;
+  const auto size = fs::file_size(path, error);
+  if (error) return not_found(path.string(), "no such file");
+  if (size > kMaxJsonBytes) {
+    return data_corruption(path.string(), fmt::format("{} bytes are too many for a configuration file", size));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(static_cast<std::size_t>(size), '\0');
+  if (!file.read(text.data(), static_cast<std::streamsize>(size))) {
+    return failed_precondition(path.string(), "cannot be read");
+  }
+  boost::json::parse_options options;
+  options.max_depth = 32;
+  boost::system::error_code problem;
+  auto value = boost::json::parse(text, problem, {}, options);
+  if (problem) return data_corruption(path.string(), "is not valid JSON: " + problem.message());
+  if (!value.is_object()) return data_corruption(path.string(), "is not a JSON object");
+  return std::move(value.get_object());
+}
+
+Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_part_files(const fs::path& folder) {
   std::error_code error;
   // Text encoders are saved by transformers under another stem than the diffusers parts; fp16 variants last.
   for (const char* variant : {"", ".fp16"}) {
@@ -108,15 +116,11 @@ Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_weights(const f
                    "holds no diffusion_pytorch_model.safetensors or model.safetensors, sharded or not");
 }
 
-}  // namespace
-
 Result<DiffusersFolder> DiffusersFolder::open(const fs::path& root) {
   std::error_code error;
   if (!fs::exists(root, error)) return not_found(root.string(), "no such file or folder");
   if (!fs::is_directory(root, error)) {
-    return invalid_argument(root.string(),
-                            "is not a folder; this version loads diffusers folders "
-                            "(model_index.json, transformer/, vae/, ...)");
+    return invalid_argument(root.string(), "is not a folder with model_index.json, transformer/, vae/, ...");
   }
   DiffusersFolder folder;
   folder.root_ = root;
@@ -135,9 +139,12 @@ Result<CheckpointPart> DiffusersFolder::open_part(const std::string& name) const
   std::error_code error;
   if (!fs::is_directory(folder, error)) return not_found(folder.string(), "no such folder");
   OCTAVO_ASSIGN_OR_RETURN(auto config, read_json_file(folder / "config.json"));
-  OCTAVO_ASSIGN_OR_RETURN(auto files, open_weights(folder));
-  OCTAVO_ASSIGN_OR_RETURN(auto store, WeightStore::open((root_ / name).string(), std::move(files)));
-  return CheckpointPart{name, std::move(config), std::move(store)};
+  OCTAVO_ASSIGN_OR_RETURN(auto files, open_part_files(folder));
+  const auto part = part_of_folder(name);
+  if (!part) return invalid_argument(folder.string(), "is no part with weights");
+  OCTAVO_ASSIGN_OR_RETURN(PartSources sources, map_part(*part, Layout::kDiffusers, "", files));
+  return CheckpointPart{name, std::move(config),
+                        WeightStore::open((root_ / name).string(), std::move(files), std::move(sources))};
 }
 
 Result<boost::json::object> DiffusersFolder::read_json(const std::string& relative_path) const {

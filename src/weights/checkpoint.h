@@ -1,4 +1,4 @@
-// Checkpoint: a model on disk, seen as parts. This version reads the diffusers folder layout.
+// The diffusers folder layout: parts with a config.json each. ModelCheckpoint reads it and every other layout.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -35,6 +35,13 @@ class DiffusersFolder {
   std::filesystem::path root_;
   boost::json::object model_index_;
 };
+
+/// A JSON object in a file of at most 64 MiB.
+Result<boost::json::object> read_json_file(const std::filesystem::path& path);
+
+/// The safetensors files of a part's folder: single or sharded, with the stems of diffusers and of transformers;
+/// prefers the plain file, then the sharded index, then the .fp16 variants.
+Result<std::vector<std::shared_ptr<const SafetensorsFile>>> open_part_files(const std::filesystem::path& folder);
 
 /// Typed reads from a config object; errors name `file` and the key.
 Result<std::int64_t> config_int(const boost::json::object& config, const std::string& key, const std::string& file);

@@ -78,7 +78,7 @@ TEST_F(Checkpoint, an_index_that_does_not_agree_with_its_shards_is_refused) {
   refused("[]", "no weight_map");
   refused("{}", "weight_map is empty");
   refused(R"({"a": 1})", "weight_map a is not a string");
-  refused(R"({"a": "part-9.safetensors"})", "part-9.safetensors: no such file");
+  refused(R"({"a": "part-9.safetensors"})", "part-9.safetensors: is not there");
   refused(R"({"a": "part-1.safetensors"})", "tensor b is not where");
   refused(R"({"a": "part-1.safetensors", "b": "part-1.safetensors", "c": "part-1.safetensors"})",
           "tensor c is in none of the shards");

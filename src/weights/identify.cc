@@ -7,8 +7,12 @@
 #include <cmath>
 #include <set>
 
+#include "weights/layouts/name_map.h"
+
 namespace octavo::weights {
 namespace {
+
+constexpr std::string_view kForeign = "this engine draws with Stable Diffusion 3.5 alone: give --model its files";
 
 struct Released {
   std::string_view name;
@@ -16,8 +20,8 @@ struct Released {
 };
 
 constexpr std::array<Released, 4> kReleased = {{
-    {"Stable Diffusion 3.5 Large or Large Turbo (the same shapes)", {38, 2432, 192, 0, true}},
-    {"Stable Diffusion 3.5 Medium", {24, 1536, 384, 13, true}},
+    {"Stable Diffusion 3.5 Large or Large Turbo (the same shapes)", kLargeSizes},
+    {"Stable Diffusion 3.5 Medium", kMediumSizes},
     {"Stable Diffusion 3 Medium", {24, 1536, 192, 0, false}},
     {"octavo-tiny", {6, 192, 24, 0, true}},
 }};
@@ -56,6 +60,12 @@ class Names {
   bool any_contains(std::string_view text) const {
     for (const auto& [name, info] : infos_) {
       if (name.find(text) != std::string_view::npos) return true;
+    }
+    return false;
+  }
+  bool any_fp8() const {
+    for (const auto& [name, info] : infos_) {
+      if (info->dtype == "F8_E4M3" || info->dtype == "F8_E5M2") return true;
     }
     return false;
   }
@@ -107,6 +117,7 @@ std::string describe_clip(const Names& names) {
 IdentifiedPart identify(const Names& names) {
   IdentifiedPart part{std::string(names.prefix()), "unknown", "not a part that this version knows", names.full(),
                       names.byte_count()};
+  part.original = names.has("x_embedder.proj.weight") || names.has("decoder.mid.block_1.conv1.weight");
   const auto is = [&part](std::string_view kind, std::string description) {
     part.kind = kind;
     part.description = std::move(description);
@@ -118,25 +129,44 @@ IdentifiedPart identify(const Names& names) {
   } else if (names.has("pos_embed.proj.weight") && names.count_numbered("transformer_blocks.") > 0) {
     is("transformer", describe_mmdit(names, false));
   } else if (names.has("decoder.conv_in.weight")) {
-    const bool original = names.has("decoder.mid.block_1.conv1.weight");
-    is("vae", fmt::format("autoencoder, {} layout: {} latent channels{}", original ? "original" : "diffusers",
+    is("vae", fmt::format("autoencoder, {} layout: {} latent channels{}", part.original ? "original" : "diffusers",
                           names.extent("decoder.conv_in.weight", 1),
                           names.has("encoder.conv_in.weight") ? "" : ", decoder alone"));
   } else if (names.has("text_model.encoder.layers.30.mlp.fc1.weight")) {
     is("clip_g", "CLIP-G text encoder: " + describe_clip(names));
+    part.released = true;
   } else if (names.has("text_model.encoder.layers.1.mlp.fc1.weight")) {
-    is("clip_l", "CLIP text encoder: " + describe_clip(names));
+    // Reduced encoders are told by their place alone.
+    const bool second = names.prefix() == names_of(Part::kTextEncoder2).prefix;
+    is(second ? "clip_g" : "clip_l", "CLIP text encoder: " + describe_clip(names));
+    part.released = names.extent("text_model.embeddings.token_embedding.weight", 1) == 768 &&
+                    names.count_numbered("text_model.encoder.layers.") == 12;
   } else if (names.has("encoder.block.0.layer.0.SelfAttention.q.weight")) {
     is("t5", fmt::format("T5 encoder: {} layers, width {}", names.count_numbered("encoder.block."),
                          names.extent("encoder.final_layer_norm.weight", 0)));
   } else if (names.any_contains("lora_")) {
     is("lora", "LoRA; not used by this version");
   } else if (names.has("input_blocks.0.0.weight")) {
-    is("unknown", "UNet of Stable Diffusion 1, 2 or XL; this engine draws with Stable Diffusion 3.5 alone");
-  } else if (names.count_numbered("double_blocks.") > 0) {
-    is("unknown", "Flux transformer; this engine draws with Stable Diffusion 3.5 alone");
+    const char* which = names.has("label_emb.0.0.weight") ? "XL" : "1 or 2";
+    is("unknown", fmt::format("UNet of Stable Diffusion {}; {}", which, kForeign));
+    part.foreign = true;
+  } else if (names.has("down_blocks.0.resnets.0.conv1.weight") && names.has("conv_in.weight")) {
+    is("unknown", fmt::format("UNet of Stable Diffusion 1, 2 or XL in the diffusers layout; {}", kForeign));
+    part.foreign = true;
+  } else if (names.count_numbered("double_blocks.") > 0 || names.count_numbered("single_transformer_blocks.") > 0) {
+    is("unknown", fmt::format("Flux transformer; {}", kForeign));
+    part.foreign = true;
+  } else if (names.count_numbered("transformer.resblocks.") > 0) {
+    is("unknown",
+       "CLIP in open_clip's layout; use clip_l.safetensors or clip_g.safetensors as published with Stable "
+       "Diffusion 3.5");
   }
-  if (names.has("scaled_fp8") || names.any_contains(".comfy_quant")) part.description += "; scaled FP8 (ComfyUI)";
+  if (names.has(kScaledFp8Marker) || names.any_contains(kComfyQuant) || names.any_contains(kOldWeightScale) ||
+      names.any_contains(kNewWeightScale)) {
+    part.description += "; scaled FP8 (ComfyUI)";
+  } else if (names.any_fp8()) {
+    part.description += "; plain FP8";
+  }
   return part;
 }
 
@@ -144,21 +174,15 @@ IdentifiedPart identify(const Names& names) {
 
 std::string released_name(const MmditSizes& sizes) {
   for (const Released& row : kReleased) {
-    if (row.sizes.layers == sizes.layers && row.sizes.width == sizes.width && row.sizes.qk_norm == sizes.qk_norm &&
-        row.sizes.position_side == sizes.position_side && row.sizes.dual_layers == sizes.dual_layers) {
-      return std::string(row.name);
-    }
+    if (row.sizes == sizes) return std::string(row.name);
   }
   return {};
 }
 
 std::vector<IdentifiedPart> identify_parts(const TensorMap& tensors) {
-  const std::vector<std::string_view> prefixes = {"model.diffusion_model.",
-                                                  "first_stage_model.",
-                                                  "text_encoders.clip_l.transformer.",
-                                                  "text_encoders.clip_g.transformer.",
-                                                  "text_encoders.t5xxl.transformer.",
-                                                  "vae."};
+  std::vector<std::string_view> prefixes;
+  for (const PartNames& row : kParts) prefixes.push_back(row.prefix);
+  prefixes.push_back("vae.");  // some standalone autoencoders
   std::vector<IdentifiedPart> parts;
   for (const std::string_view prefix : prefixes) {
     const Names names(tensors, prefix, {});

@@ -21,7 +21,11 @@ struct MmditSizes {
   std::int64_t position_side = 0;  // patches a side of the position table
   std::int64_t dual_layers = 0;    // blocks with a second attention
   bool qk_norm = false;
+
+  bool operator==(const MmditSizes& other) const = default;
 };
+inline constexpr MmditSizes kLargeSizes = {38, 2432, 192, 0, true};  // Large and Large Turbo
+inline constexpr MmditSizes kMediumSizes = {24, 1536, 384, 13, true};
 
 /// "Stable Diffusion 3.5 Large or Large Turbo (the same shapes)", ..., or "" for sizes that nobody released. Large and
 /// Turbo cannot be told apart.
@@ -34,6 +38,9 @@ struct IdentifiedPart {
   std::string description;         // "Stable Diffusion 3.5 Medium, original layout: 24 layers, width 1536, ..."
   std::vector<std::string> names;  // whole, sorted
   std::size_t byte_count = 0;
+  bool original = false;  // the names of Stability's and ComfyUI's files; else diffusers'
+  bool released = false;  // a text encoder that its names or sizes tell for certain
+  bool foreign = false;   // belongs to a model that this engine does not draw with
 };
 
 /// The parts of a file, in the order of their prefixes. Every tensor is in exactly one part.

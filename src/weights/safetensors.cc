@@ -30,17 +30,6 @@ std::size_t stored_size(std::string_view dtype) {
   return 0;
 }
 
-std::optional<DType> readable_dtype(std::string_view dtype) {
-  if (dtype == "F32") return DType::kF32;
-  if (dtype == "F16") return DType::kF16;
-  if (dtype == "BF16") return DType::kBF16;
-  if (dtype == "F8_E4M3") return DType::kE4M3;
-  if (dtype == "F8_E5M2") return DType::kE5M2;
-  if (dtype == "I8") return DType::kI8;
-  if (dtype == "I32") return DType::kI32;
-  return std::nullopt;
-}
-
 bool starts_with(std::span<const std::byte> bytes, std::string_view text) {
   return bytes.size() >= text.size() && std::memcmp(bytes.data(), text.data(), text.size()) == 0;
 }
@@ -280,6 +269,25 @@ Result<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::open(const std::
   }
   OCTAVO_RETURN_IF_ERROR(file->parse());
   return std::shared_ptr<const SafetensorsFile>(std::move(file));
+}
+
+std::optional<DType> readable_dtype(std::string_view dtype) {
+  if (dtype == "F32") return DType::kF32;
+  if (dtype == "F16") return DType::kF16;
+  if (dtype == "BF16") return DType::kBF16;
+  if (dtype == "F8_E4M3") return DType::kE4M3;
+  if (dtype == "F8_E5M2") return DType::kE5M2;
+  if (dtype == "I8") return DType::kI8;
+  if (dtype == "I32") return DType::kI32;
+  return std::nullopt;
+}
+
+void prefetch(std::span<const std::byte> mapped) {
+  if (mapped.empty()) return;
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(mapped.data()) / page * page;
+  const auto end = reinterpret_cast<std::uintptr_t>(mapped.data()) + mapped.size();
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);  // a hint: its failure changes nothing
 }
 
 Status SafetensorsFile::parse() {

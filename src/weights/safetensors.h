@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -67,6 +68,11 @@ struct SafetensorsHeader {
   std::size_t data_begin = 0;
 };
 Result<SafetensorsHeader> parse_safetensors(std::span<const std::byte> bytes, const std::string& subject);
+
+/// The type behind a file's word ("BF16"), if ops know it.
+std::optional<DType> readable_dtype(std::string_view word);
+/// Asks the system to read mapped bytes ahead.
+void prefetch(std::span<const std::byte> mapped);
 
 /// The tensor to write under a name.
 struct NamedTensor {

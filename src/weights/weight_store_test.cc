@@ -87,7 +87,7 @@ TEST(WeightStore, a_dtype_that_no_model_reads_is_named) {
                    test::file_bytes(R"({"w":{"dtype":"I16","shape":[2],"data_offsets":[0,4]}})", 4));
   WeightStore store = open_store({folder / "w.safetensors"});
   EXPECT_FALSE(store.require("w", Shape{2}).defined());
-  EXPECT_THAT(store.finish().message(), HasSubstr("w is I16, expected F32, F16 or BF16"));
+  EXPECT_THAT(store.finish().message(), HasSubstr("w is I16, expected F32, F16, BF16 or FP8"));
 }
 
 template <typename T>

@@ -41,7 +41,7 @@ class TextConditioningParity : public ::testing::Test {
           << R"({"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "model_max_length": 512})";
       std::ofstream(recipe.root() / "model_index.json")
           << R"({"_class_name": "StableDiffusion3Pipeline", "text_encoder_3": ["transformers", "T5EncoderModel"]})";
-      auto loaded = models::Sd35::load(*device, recipe.root(), DType::kF32);
+      auto loaded = models::Sd35::load(*device, weights::ModelCheckpoint::open(recipe.root()).value(), DType::kF32);
       OCTAVO_CHECK(loaded.ok(), "{}", loaded.status().to_string());
       model.emplace(*std::move(loaded));
       const TensorView bytes = fixture["cases"];

@@ -3,21 +3,22 @@
 #include <algorithm>
 #include <boost/json.hpp>
 
-#include "weights/safetensors.h"
-
 namespace octavo::models {
 namespace {
 
 using weights::CheckpointPart;
-using weights::DiffusersFolder;
+using weights::ModelCheckpoint;
+using weights::Part;
 
 constexpr int kClipLength = 77;
 constexpr int kDiffusersT5Length = 256;  // diffusers' default max_sequence_length
 
-Result<FlowConfig> read_flow(const DiffusersFolder& folder) {
+Result<FlowConfig> read_flow(const ModelCheckpoint& checkpoint) {
   const std::string file = "scheduler/scheduler_config.json";
-  OCTAVO_ASSIGN_OR_RETURN(const auto config, folder.read_json(file));
+  OCTAVO_ASSIGN_OR_RETURN(const auto stored, checkpoint.scheduler_config());
   FlowConfig flow;
+  if (!stored) return flow;
+  const boost::json::object& config = *stored;
   if (const auto* shift = config.if_contains("shift")) {
     if (!shift->is_number() || !(shift->to_number<double>() > 0)) return data_corruption(file, "shift is not positive");
     flow.shift = shift->to_number<double>();
@@ -34,25 +35,6 @@ Result<FlowConfig> read_flow(const DiffusersFolder& folder) {
                             "to false");
   }
   return flow;
-}
-
-std::string expected_class(const std::string& part) {
-  if (part == "transformer") return "SD3Transformer2DModel";
-  if (part == "vae") return "AutoencoderKL";
-  if (part == "text_encoder_3") return "T5EncoderModel";
-  return "CLIPTextModelWithProjection";
-}
-
-Result<CheckpointPart> open_part(const DiffusersFolder& folder, const std::string& part) {
-  const auto* entry = folder.model_index().if_contains(part);
-  if (entry != nullptr && entry->is_array() && entry->get_array().size() == 2 && entry->get_array()[1].is_string()) {
-    const std::string found(entry->get_array()[1].get_string());
-    if (found != expected_class(part)) {
-      return invalid_argument((folder.root() / "model_index.json").string(),
-                              part + " is a " + found + ", expected a " + expected_class(part));
-    }
-  }
-  return folder.open_part(part);
 }
 
 std::string hash_text(std::uint64_t hash) { return fmt::format("{:016x}", hash).substr(0, 10); }
@@ -73,19 +55,8 @@ std::uint64_t fingerprint(const weights::WeightStore& store, std::uint64_t hash)
 
 }  // namespace
 
-Result<Sd35> Sd35::load(device::Device& device, const std::filesystem::path& root, DType activation_dtype) {
-  OCTAVO_ASSIGN_OR_RETURN(const DiffusersFolder folder, DiffusersFolder::open(root));
-  const auto* pipeline_class = folder.model_index().if_contains("_class_name");
-  if (pipeline_class == nullptr || !pipeline_class->is_string() ||
-      !std::string_view(pipeline_class->get_string()).starts_with("StableDiffusion3")) {
-    return invalid_argument(
-        (root / "model_index.json").string(),
-        "is a " +
-            (pipeline_class != nullptr && pipeline_class->is_string() ? std::string(pipeline_class->get_string())
-                                                                      : std::string("pipeline without a name")) +
-            ", expected a StableDiffusion3Pipeline");
-  }
-  OCTAVO_ASSIGN_OR_RETURN(const FlowConfig flow, read_flow(folder));
+Result<Sd35> Sd35::load(device::Device& device, const ModelCheckpoint& checkpoint, DType activation_dtype) {
+  OCTAVO_ASSIGN_OR_RETURN(const FlowConfig flow, read_flow(checkpoint));
   std::size_t weight_bytes = 0;
   std::uint64_t hash = 0xCBF29CE484222325ull;
   const auto count = [&](const CheckpointPart& part) {
@@ -93,36 +64,39 @@ Result<Sd35> Sd35::load(device::Device& device, const std::filesystem::path& roo
     hash = fingerprint(part.weights, hash);
   };
 
-  OCTAVO_ASSIGN_OR_RETURN(auto tokenizer_l, text::ClipTokenizer::load(root / "tokenizer"));
-  OCTAVO_ASSIGN_OR_RETURN(auto tokenizer_g, text::ClipTokenizer::load(root / "tokenizer_2"));
-  OCTAVO_ASSIGN_OR_RETURN(auto part_l, open_part(folder, "text_encoder"));
+  OCTAVO_ASSIGN_OR_RETURN(const auto tokenizer_folder, checkpoint.tokenizer_folder("tokenizer"));
+  OCTAVO_ASSIGN_OR_RETURN(const auto tokenizer_2_folder, checkpoint.tokenizer_folder("tokenizer_2"));
+  OCTAVO_ASSIGN_OR_RETURN(auto tokenizer_l, text::ClipTokenizer::load(tokenizer_folder));
+  OCTAVO_ASSIGN_OR_RETURN(auto tokenizer_g, text::ClipTokenizer::load(tokenizer_2_folder));
+  OCTAVO_ASSIGN_OR_RETURN(auto part_l, checkpoint.open_part(Part::kTextEncoder));
   count(part_l);
   OCTAVO_ASSIGN_OR_RETURN(auto encoder_l, ClipTextModel::load(device, std::move(part_l), activation_dtype));
-  OCTAVO_ASSIGN_OR_RETURN(auto part_g, open_part(folder, "text_encoder_2"));
+  OCTAVO_ASSIGN_OR_RETURN(auto part_g, checkpoint.open_part(Part::kTextEncoder2));
   count(part_g);
   OCTAVO_ASSIGN_OR_RETURN(auto encoder_g, ClipTextModel::load(device, std::move(part_g), activation_dtype));
   std::optional<text::T5Tokenizer> tokenizer_t5;
   std::optional<T5Encoder> encoder_t5;
-  if (folder.has_part("text_encoder_3")) {
-    OCTAVO_ASSIGN_OR_RETURN(tokenizer_t5, text::T5Tokenizer::load(root / "tokenizer_3"));
-    OCTAVO_ASSIGN_OR_RETURN(auto part_t5, open_part(folder, "text_encoder_3"));
+  if (checkpoint.has_part(Part::kTextEncoder3)) {
+    OCTAVO_ASSIGN_OR_RETURN(const auto folder, checkpoint.tokenizer_folder("tokenizer_3"));
+    OCTAVO_ASSIGN_OR_RETURN(tokenizer_t5, text::T5Tokenizer::load(folder));
+    OCTAVO_ASSIGN_OR_RETURN(auto part_t5, checkpoint.open_part(Part::kTextEncoder3));
     count(part_t5);
     OCTAVO_ASSIGN_OR_RETURN(encoder_t5, T5Encoder::load(device, std::move(part_t5), activation_dtype));
   }
-  OCTAVO_ASSIGN_OR_RETURN(auto part_mmdit, open_part(folder, "transformer"));
+  OCTAVO_ASSIGN_OR_RETURN(auto part_mmdit, checkpoint.open_part(Part::kTransformer));
   count(part_mmdit);
   const auto sample_size = weights::config_int(part_mmdit.config, "sample_size", "transformer/config.json");
   OCTAVO_ASSIGN_OR_RETURN(auto mmdit, Mmdit::load(device, std::move(part_mmdit), activation_dtype));
-  OCTAVO_ASSIGN_OR_RETURN(auto part_vae, open_part(folder, "vae"));
+  OCTAVO_ASSIGN_OR_RETURN(auto part_vae, checkpoint.open_part(Part::kVae));
   count(part_vae);
   std::optional<AutoencoderEncoder> vae_encoder;
   if (AutoencoderEncoder::present(part_vae.weights)) {
-    OCTAVO_ASSIGN_OR_RETURN(auto same_part, open_part(folder, "vae"));
+    OCTAVO_ASSIGN_OR_RETURN(auto same_part, checkpoint.open_part(Part::kVae));
     OCTAVO_ASSIGN_OR_RETURN(vae_encoder, AutoencoderEncoder::load(device, std::move(same_part), activation_dtype));
   }
   OCTAVO_ASSIGN_OR_RETURN(auto decoder, AutoencoderDecoder::load(device, std::move(part_vae), activation_dtype));
 
-  const auto disagree = [&](const std::string& what) { return data_corruption(root.string(), what); };
+  const auto disagree = [&](const std::string& what) { return data_corruption(checkpoint.name(), what); };
   const std::int64_t clip_width = encoder_l.config().width + encoder_g.config().width;
   if (clip_width > mmdit.config().context_width) {
     return disagree(fmt::format("the CLIP encoders are {} wide together, the transformer takes {}", clip_width,
@@ -158,8 +132,8 @@ Result<Sd35> Sd35::load(device::Device& device, const std::filesystem::path& roo
   }
 
   Sd35Limits limits;
-  const auto absolute = std::filesystem::weakly_canonical(root);
-  limits.name = (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+  limits.name = checkpoint.name();
+  limits.family = checkpoint.family();
   limits.hash = hash_text(hash);
   const int downscale = decoder.config().downscale();
   limits.size_multiple = downscale * 2;

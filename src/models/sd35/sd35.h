@@ -12,6 +12,7 @@
 #include "models/t5/t5_encoder.h"
 #include "text/clip_tokenizer.h"
 #include "text/t5_tokenizer.h"
+#include "weights/model_checkpoint.h"
 
 namespace octavo::models {
 
@@ -23,7 +24,8 @@ struct FlowConfig {
 
 /// Defaults that a checkpoint implies: the sizes of its tables, not of its weights.
 struct Sd35Limits {
-  std::string name;  // the folder's name
+  std::string name;  // the folder's or file's name
+  weights::Family family = weights::Family::kUnknown;
   std::string hash;  // 10 hex digits over names, shapes and the first bytes of every tensor
   int size_multiple = 16;
   int min_size = 128;
@@ -46,9 +48,9 @@ struct Sd35 {
   Sd35Limits limits;
   std::size_t weight_bytes = 0;  // of the checkpoint's files
 
-  /// A diffusers folder of StableDiffusion3Pipeline. Text encoders and MMDiT run in `activation_dtype`
-  /// (f32 | bf16); residual streams, norms, modulations and the sampler are f32 either way.
-  static Result<Sd35> load(device::Device& device, const std::filesystem::path& root, DType activation_dtype);
+  /// Text encoders and MMDiT run in `activation_dtype` (f32 | bf16); residual streams, norms, modulations and the
+  /// sampler are f32 either way.
+  static Result<Sd35> load(device::Device& device, const weights::ModelCheckpoint& checkpoint, DType activation_dtype);
 };
 
 }  // namespace octavo::models

@@ -206,4 +206,27 @@ std::vector<std::string> canonical_in_original(Part part, std::string_view store
   return names;
 }
 
+Shape shape_in_original(const Shape& canonical, const Placement& place) {
+  Shape shape;
+  for (int axis = 0; axis < canonical.rank(); ++axis) {
+    shape.append(axis == 0 ? canonical[0] * place.slice_count : canonical[axis]);
+  }
+  if (place.as_convolution) {
+    shape.append(1);
+    shape.append(1);
+  }
+  return shape;
+}
+
+std::optional<Shape> shape_from_original(const Shape& stored, const Placement& place) {
+  const int divisor = place.swap_halves ? 2 : place.slice_count;
+  if (divisor == 1 && !place.as_convolution) return stored;
+  const int rank = stored.rank() - (place.as_convolution ? 2 : 0);
+  if (rank < 1 || stored[0] % divisor != 0) return std::nullopt;
+  if (place.as_convolution && (stored[-1] != 1 || stored[-2] != 1)) return std::nullopt;
+  Shape shape{stored[0] / place.slice_count};
+  for (int axis = 1; axis < rank; ++axis) shape.append(stored[axis]);
+  return shape;
+}
+
 }  // namespace octavo::weights

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tensor/tensor.h"
+
 namespace octavo::weights {
 
 enum class Part { kTransformer, kVae, kTextEncoder, kTextEncoder2, kTextEncoder3 };
@@ -58,6 +60,11 @@ std::optional<Placement> placement_in_original(Part part, std::string_view canon
 
 /// The canonical tensors inside a stored one, in the order of its rows; empty for a name that the layout does not know.
 std::vector<std::string> canonical_in_original(Part part, std::string_view stored, const NameSizes& sizes);
+
+/// The shape of the stored tensor that holds a canonical one of this shape, and the other way round: nothing when the
+/// stored tensor cannot hold such rows.
+Shape shape_in_original(const Shape& canonical, const Placement& place);
+std::optional<Shape> shape_from_original(const Shape& stored, const Placement& place);
 
 // FP8 as ComfyUI stores it beside a layer's "<layer>.weight" (github.com/Comfy-Org/ComfyUI: comfy/ops.py,
 // comfy/quant_ops.py, QUANTIZATION.md).

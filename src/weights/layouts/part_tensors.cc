@@ -180,13 +180,7 @@ std::vector<TensorShape> in_original_layout(Part part, const std::vector<TensorS
     const auto place = placement_in_original(part, tensor.name, sizes);
     OCTAVO_CHECK(place.has_value(), "the original layout has no place for {}", tensor.name);
     if (!seen.insert(place->stored).second) continue;
-    Shape shape{tensor.shape[0] * place->slice_count};
-    for (int axis = 1; axis < tensor.shape.rank(); ++axis) shape.append(tensor.shape[axis]);
-    if (place->as_convolution) {
-      shape.append(1);
-      shape.append(1);
-    }
-    stored.push_back({place->stored, shape});
+    stored.push_back({place->stored, shape_in_original(tensor.shape, *place)});
   }
   return stored;
 }

@@ -1,0 +1,43 @@
+// StoredTensor: where the values of a model's tensor lie in the files, and what has to happen to them on the way.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "weights/layouts/name_map.h"
+#include "weights/safetensors.h"
+
+namespace octavo::weights {
+
+struct StoredTensor {
+  const SafetensorsFile* file = nullptr;
+  Placement place;                    // place.stored is the file's own name, prefix included
+  std::optional<DType> read_as;       // when the file's dtype does not say it: FP8 kept as plain bytes (U8)
+  std::optional<float> scale;         // of ComfyUI's scaled FP8: value = stored * scale
+  bool not_a_number_is_zero = false;  // T5's FP8 embedding holds NaN codes, which stand for zero (ComfyUI)
+};
+
+/// The tensors of one part under their canonical names.
+struct PartSources {
+  Part part = Part::kTransformer;
+  Layout layout = Layout::kDiffusers;
+  NameSizes name_sizes;
+  std::string prefix;
+  std::map<std::string, StoredTensor, std::less<>> tensors;
+  std::vector<std::string> unknown;  // the file's names that no canonical tensor has
+  std::string quantization;          // "", "FP8", "scaled FP8", for people
+
+  /// Where a canonical tensor that is not there would lie: the file's own name and shape.
+  std::string stored_name(const std::string& canonical) const;
+  Shape stored_shape(const std::string& canonical, const Shape& shape) const;
+};
+
+/// Looks at the names, not the values (scales of FP8 layers excepted). `prefix` selects a part of an all-in-one file.
+/// kDataCorruption or kInvalidArgument name file and tensor: a scale that is no number, a quantisation that this
+/// version does not read.
+Result<PartSources> map_part(Part part, Layout layout, const std::string& prefix,
+                             const std::vector<std::shared_ptr<const SafetensorsFile>>& files);
+
+}  // namespace octavo::weights
