@@ -75,14 +75,15 @@ void add_image_flags(CLI::App& command, ImageFlags& flags, generation::Generatio
   command.add_option("--mask-blur", request.mask_blur, "Softness of the mask's border in pixels")
       ->capture_default_str()
       ->group(group);
-  command.add_flag("--only-masked", request.only_masked,
-                   "Draw the mask's surroundings at full size and paste them back")
+  command
+      .add_flag("--only-masked", request.only_masked, "Draw the mask's surroundings at full size and paste them back")
       ->group(group);
   command.add_option("--padding", request.mask_padding, "Pixels around the mask that --only-masked looks at")
       ->capture_default_str()
       ->group(group);
-  command.add_option("--masked-content", flags.masked_content,
-                     "What the repainted area starts from: original, noise, nothing")
+  command
+      .add_option("--masked-content", flags.masked_content,
+                  "What the repainted area starts from: original, noise, nothing")
       ->capture_default_str()
       ->group(group);
 }

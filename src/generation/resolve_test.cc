@@ -244,7 +244,10 @@ TEST(Resolve, names_what_is_wrong_with_pictures_as_input) {
   EXPECT_EQ(refused([&](auto& r) { r.mask = picture(7, 9); }), "");
   EXPECT_EQ(refused([&](auto& r) { r.mask = r.init_image, r.init_image = nullptr; }), "mask");
   EXPECT_EQ(refused([](auto& r) { r.init_image = std::make_shared<const image::Image>(); }), "init_image");
-  EXPECT_EQ(refused([](auto& r) { r.mask = std::make_shared<const image::Image>(image::Image{2, 2, 3, {1}}); }), "mask");
+  EXPECT_EQ(refused([](auto& r) {
+              r.mask = std::make_shared<const image::Image>(image::Image{2, 2, 3, {1}});
+            }),
+            "mask");
   for (const double strength : {0.0, -1.0, 1.01, std::numeric_limits<double>::quiet_NaN()}) {
     EXPECT_EQ(refused([&](auto& r) { r.strength = strength; }), "strength") << strength;
   }

@@ -9,8 +9,7 @@ Convolution Convolution::load(LoadContext& load, const std::string& prefix, std:
   Convolution layer;
   layer.out_channels_ = out_channels;
   layer.kernel_ = kernel;
-  const TensorView plain =
-      load.weights.require(prefix + ".weight", Shape{out_channels, in_channels, kernel, kernel});
+  const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_channels, in_channels, kernel, kernel});
   layer.bias_ = load_f32(load, prefix + ".bias", Shape{out_channels});
   if (plain.defined()) {
     auto packed = ops::pack_conv_weight(load.device, plain, load.activation_dtype);
@@ -88,8 +87,8 @@ void GroupNorm::join(ops::ExecutionContext& context, const TensorView& statistic
 
 void GroupNorm::apply(ops::ExecutionContext& context, const TensorView& band, const TensorView& coefficients,
                       const TensorView& out, bool silu) const {
-  ops::group_norm_apply(
-      context, {.x = band, .coefficients = coefficients, .bias = bias_.view, .silu = silu, .out = out});
+  ops::group_norm_apply(context,
+                        {.x = band, .coefficients = coefficients, .bias = bias_.view, .silu = silu, .out = out});
 }
 
 }  // namespace octavo::layers

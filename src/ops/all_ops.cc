@@ -51,7 +51,8 @@ std::vector<const KernelTableBase*> all_tables() {
 Status check_overrides(const device::KernelOverrides& overrides) {
   const std::vector<const KernelTableBase*> tables = all_tables();
   for (const auto& [op, row] : overrides) {
-    const auto table = std::find_if(tables.begin(), tables.end(), [&name = op](const auto* t) { return t->op() == name; });
+    const auto table =
+        std::find_if(tables.begin(), tables.end(), [&name = op](const auto* t) { return t->op() == name; });
     if (table == tables.end()) {
       std::string known;
       for (const KernelTableBase* t : tables) known += (known.empty() ? "" : ", ") + std::string(t->op());
@@ -59,8 +60,8 @@ Status check_overrides(const device::KernelOverrides& overrides) {
     }
     const std::vector<std::string_view> rows = (*table)->row_names();
     if (std::find(rows.begin(), rows.end(), row) == rows.end()) {
-      return invalid_argument("kernel", fmt::format("op '{}' has no kernel '{}'; it has {}", op, row,
-                                                    fmt::join(rows, ", ")));
+      return invalid_argument("kernel",
+                              fmt::format("op '{}' has no kernel '{}'; it has {}", op, row, fmt::join(rows, ", ")));
     }
   }
   return {};

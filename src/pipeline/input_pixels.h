@@ -1,5 +1,5 @@
-// A request's pictures between their files and the autoencoder: sizes, mask and the way back, as AUTOMATIC1111 1.10 does
-// it (modules/processing.py, masking.py, images.py), so that its parameters mean the same here.
+// A request's pictures between their files and the autoencoder: sizes, mask and the way back, as AUTOMATIC1111 1.10
+// does it (modules/processing.py, masking.py, images.py), so that its parameters mean the same here.
 #pragma once
 
 #include <vector>
@@ -18,10 +18,10 @@ struct InputPixels {
   image::Image alpha;   // one channel, as large as the box: 255 = the drawn picture alone
 };
 
-/// For a resolved request with an init_image. A mask is stretched to the picture's size, blurred, and shrunk to latents:
-/// a latent is repainted when its pixels are white on average (A1111 rounds a bicubic reduction, diffusers takes one
-/// pixel of each latent: all agree on masks whose borders lie between latents). kInvalidArgument (subject "mask") when
-/// none is.
+/// For a resolved request with an init_image. A mask is stretched to the picture's size, blurred, and shrunk to
+/// latents: a latent is repainted when its pixels are white on average (A1111 rounds a bicubic reduction, diffusers
+/// takes one pixel of each latent: all agree on masks whose borders lie between latents). kInvalidArgument (subject
+/// "mask") when none is.
 Result<InputPixels> prepare_pixels(const generation::GenerationRequest& request, int downscale);
 
 /// `drawn` (RGB, the request's width x height) laid on the canvas: the final picture, of the canvas's size.

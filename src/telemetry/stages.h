@@ -13,7 +13,6 @@ inline constexpr std::string_view kDenoise = "denoise";
 inline constexpr std::string_view kDecode = "decode";
 inline constexpr std::string_view kEncodeImage = "encode_image";
 inline constexpr std::string_view kTotal = "total";
-inline constexpr std::array kStages = {kQueueWait, kEncodeText,  kEncodeInput, kDenoise,
-                                     kDecode,    kEncodeImage, kTotal};
+inline constexpr std::array kStages = {kQueueWait, kEncodeText, kEncodeInput, kDenoise, kDecode, kEncodeImage, kTotal};
 
 }  // namespace octavo::telemetry

@@ -79,8 +79,11 @@ std::vector<float> values_for(const Shape& shape) {
 // encoder_deep narrows by two at its last level, so that its last upsampling is folded into the block; pipeline keeps.
 class BandedAutoencoder : public ::testing::TestWithParam<std::tuple<std::string, DType>> {
  protected:
-  BandedAutoencoder() : model_("image_input/" + std::get<0>(GetParam()) + ".safetensors"), dtype_(std::get<1>(GetParam())) {}
-  static models::AutoencoderMemory bands_of(std::int64_t elements) { return {.whole_pixels = 0, .band_elements = elements}; }
+  BandedAutoencoder()
+      : model_("image_input/" + std::get<0>(GetParam()) + ".safetensors"), dtype_(std::get<1>(GetParam())) {}
+  static models::AutoencoderMemory bands_of(std::int64_t elements) {
+    return {.whole_pixels = 0, .band_elements = elements};
+  }
   RecipeModel model_;
   DType dtype_;
 };
@@ -197,7 +200,8 @@ void write_full_size(const std::filesystem::path& path) {
     auto& bits = values.emplace_back(static_cast<std::size_t>(shape.element_count()));
     const float spread = shape.rank() == 1 ? 0.125f : std::sqrt(3.0f * shape[0] / shape.element_count());
     const bool is_norm = name.find("norm") != std::string::npos && name.ends_with("weight");
-    for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = to_float16((is_norm ? 1.0f : 0.0f) + spread * value_at(i)).bits;
+    for (std::size_t i = 0; i < bits.size(); ++i)
+      bits[i] = to_float16((is_norm ? 1.0f : 0.0f) + spread * value_at(i)).bits;
     tensors.push_back({name, TensorView(static_cast<void*>(bits.data()), DType::kF16, shape)});
   }
   const Status written = weights::write_safetensors(path, tensors);
@@ -264,8 +268,8 @@ TEST(FullSizeAutoencoder, a_picture_of_2048_squared_stays_within_the_stated_boun
         });
       }
       std::printf("%4d x %4d %s: decoder %.0f MiB whole, %.0f in bands; encoder %.0f whole, %.0f in bands\n",
-                  static_cast<int>(side), static_cast<int>(side), std::string(dtype_name(dtype)).c_str(), decoder_mib[0],
-                  decoder_mib[1], encoder_mib[0], encoder_mib[1]);
+                  static_cast<int>(side), static_cast<int>(side), std::string(dtype_name(dtype)).c_str(),
+                  decoder_mib[0], decoder_mib[1], encoder_mib[0], encoder_mib[1]);
       EXPECT_LE(decoder_mib[1], bound_mib);
       EXPECT_LE(encoder_mib[1], bound_mib);
       EXPECT_LT(decoder_mib[1], 0.5 * decoder_mib[0]);

@@ -1,12 +1,11 @@
 // The autoencoder's encoder on random weights against diffusers (tools/reference/record_image_input.py): three depths,
 // one and two pictures, 16-bit weights of both kinds, tall and wide.
-#include "models/autoencoder_kl/encoder.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
+#include "models/autoencoder_kl/encoder.h"
 #include "testing/expect_close.h"
 #include "tests/parity/fixture.h"
 #include "tests/parity/recipe_model.h"
@@ -79,8 +78,7 @@ TEST_P(EncoderParity, bf16_stays_near) {
   EXPECT_TRUE(expect_close(TensorView(moments.data(), DType::kF32, recorded.shape()), recorded, testing::kForwardBf16));
 }
 
-INSTANTIATE_TEST_SUITE_P(Recorded, EncoderParity,
-                         ::testing::Values("encoder_taps", "encoder_two_rows", "encoder_deep"),
+INSTANTIATE_TEST_SUITE_P(Recorded, EncoderParity, ::testing::Values("encoder_taps", "encoder_two_rows", "encoder_deep"),
                          [](const auto& tested) { return tested.param; });
 
 }  // namespace

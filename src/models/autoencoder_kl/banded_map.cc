@@ -22,7 +22,7 @@ Rows behind(Rows doubled, std::int64_t source_height) {
   return grown({doubled.begin / 2, doubled.end / 2}, 1, source_height);
 }
 
-layers::Halo halo(Rows have, Rows want) { return {have.begin < want.begin, have.end > want.end}; }
+layers::Halo halo(Rows have, Rows want) { return {have.begin<want.begin, have.end> want.end}; }
 
 /// Calls visit(rows) for every band of a map, top to bottom or bottom to top. Bands begin at blocks of the group norm.
 template <typename Visit>
@@ -90,12 +90,11 @@ void BandedMap::start(const TensorView& picture, const layers::Convolution& conv
   });
 }
 
-void BandedMap::measure(const layers::GroupNorm& norm, std::int64_t height, std::int64_t width,
-                        std::int64_t band_rows, const TensorView& coefficients, const MeasureBand& band_of) const {
+void BandedMap::measure(const layers::GroupNorm& norm, std::int64_t height, std::int64_t width, std::int64_t band_rows,
+                        const TensorView& coefficients, const MeasureBand& band_of) const {
   device::Arena::Scope scope(context_.arena());
   const std::int64_t pixels = height * width, channels = coefficients.dim(1);
-  const TensorView statistics =
-      context_.arena().take(DType::kF32, Shape{ops::group_norm_blocks(pixels), 2, channels});
+  const TensorView statistics = context_.arena().take(DType::kF32, Shape{ops::group_norm_blocks(pixels), 2, channels});
   for_each_band(height, width, band_rows, true, [&](Rows band) {
     device::Arena::Scope band_scope(context_.arena());
     norm.measure(context_, band_of(band), band.begin * width, statistics);
@@ -110,9 +109,8 @@ void BandedMap::residual(const AutoencoderResidual& block, const layers::Convolu
   device::Arena::Scope scope(context_.arena());
   const TensorView first = context_.arena().take(DType::kF32, Shape{2, block.in_channels});
   const TensorView second = context_.arena().take(DType::kF32, Shape{2, block.out_channels});
-  measure(block.norm1, height, width, band_rows, first, [&](Rows band) {
-    return input_band(context_, stored(), source_height, band, upsample).slice(band);
-  });
+  measure(block.norm1, height, width, band_rows, first,
+          [&](Rows band) { return input_band(context_, stored(), source_height, band, upsample).slice(band); });
   measure(block.norm2, height, width, band_rows, second, [&](Rows band) {
     const Band input = input_band(context_, stored(), source_height, grown(band, 1, height), upsample);
     return hidden_band(context_, block, input, first, band, height);
@@ -142,8 +140,7 @@ void BandedMap::upsample(const layers::Convolution& convolution) {
   const std::int64_t width = 2 * map_.dim(2);
   replace(Shape{1, 2 * height, width, convolution.out_channels()}, rows_of(width, convolution.out_channels()), needed,
           [&](const Band& old, Rows band, const TensorView& target) {
-            convolution.forward(context_, old.view, target, {}, true,
-                                halo(old.rows, {band.begin / 2, band.end / 2}));
+            convolution.forward(context_, old.view, target, {}, true, halo(old.rows, {band.begin / 2, band.end / 2}));
           });
 }
 

@@ -85,8 +85,8 @@ void AutoencoderMiddle::attend(ops::ExecutionContext& context, const TensorView&
   const TensorView v = arena.take(x.dtype(), Shape{B, 1, tokens, C});
   ops::qkv_split_norm(context, {.qkv = joined, .q = q, .k = k, .v = v});
   const TensorView attended = arena.take(x.dtype(), Shape{B, tokens, C});
-  ops::attention(context, {.q = q, .k = k, .v = v, .score_factor = 1.0f / std::sqrt(static_cast<float>(C)),
-                           .out = attended});
+  ops::attention(context,
+                 {.q = q, .k = k, .v = v, .score_factor = 1.0f / std::sqrt(static_cast<float>(C)), .out = attended});
   // The residual of a product is f32; the feature map may be bf16, so it passes through an f32 sum.
   const TensorView sum = arena.take(DType::kF32, Shape{B, tokens, C});
   ops::cast(context, {.x = x.reshape(Shape{B, tokens, C}), .out = sum});

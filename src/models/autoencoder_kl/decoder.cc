@@ -29,7 +29,8 @@ Result<AutoencoderDecoder> AutoencoderDecoder::load(device::Device& device, weig
     const std::string at = "decoder.up_blocks." + std::to_string(i) + ".";
     UpBlock block;
     for (int j = 0; j <= c.layers_per_block; ++j) {
-      block.residuals.push_back(AutoencoderResidual::load(load, at + "resnets." + std::to_string(j) + ".", in, out, c.groups));
+      block.residuals.push_back(
+          AutoencoderResidual::load(load, at + "resnets." + std::to_string(j) + ".", in, out, c.groups));
       in = out;
     }
     if (i + 1 < c.channels.size()) {
@@ -57,10 +58,10 @@ void AutoencoderDecoder::decode(ops::ExecutionContext& context, const TensorView
 
 void AutoencoderDecoder::begin(ops::ExecutionContext& context, const TensorView& latents, const TensorView& x) const {
   device::Arena::Scope scope(context.arena());
-  const TensorView z =
-      context.arena().take(dtype_, Shape{x.dim(0), x.dim(1), x.dim(2), config_.latent_channels});
-  ops::latents_to_decoder(context, {.latents = latents, .scaling_factor = config_.scaling_factor,
-                                    .shift_factor = config_.shift_factor, .out = z});
+  const TensorView z = context.arena().take(dtype_, Shape{x.dim(0), x.dim(1), x.dim(2), config_.latent_channels});
+  ops::latents_to_decoder(
+      context,
+      {.latents = latents, .scaling_factor = config_.scaling_factor, .shift_factor = config_.shift_factor, .out = z});
   conv_in_.forward(context, z, x);
   context.tap(label_ + ".conv_in", x);
 }

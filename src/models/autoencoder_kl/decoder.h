@@ -16,7 +16,8 @@ class AutoencoderDecoder {
   /// Takes the decoder's tensors; the encoder's ("encoder.*") may be there and are left alone.
   static Result<AutoencoderDecoder> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype);
 
-  /// latents [B, C, height, width] f32 in model space; out [B, f height, f width, 3] f32 in about [-1, 1], f = downscale().
+  /// latents [B, C, height, width] f32 in model space; out [B, f height, f width, 3] f32 in about [-1, 1], f =
+  /// downscale().
   void decode(ops::ExecutionContext& context, const TensorView& latents, const TensorView& out) const;
 
   const AutoencoderConfig& config() const { return config_; }

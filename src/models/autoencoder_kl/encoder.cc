@@ -7,7 +7,9 @@
 
 namespace octavo::models {
 
-bool AutoencoderEncoder::present(const weights::WeightStore& weights) { return weights.contains("encoder.conv_in.weight"); }
+bool AutoencoderEncoder::present(const weights::WeightStore& weights) {
+  return weights.contains("encoder.conv_in.weight");
+}
 
 Result<AutoencoderEncoder> AutoencoderEncoder::load(device::Device& device, weights::CheckpointPart part,
                                                     DType activation_dtype) {

@@ -145,18 +145,12 @@ Result<Sd35> Sd35::load(device::Device& device, const ModelCheckpoint& checkpoin
   limits.max_clip_skip = std::min(encoder_l.config().layers, encoder_g.config().layers);
   limits.max_t5_length = tokenizer_t5 ? tokenizer_t5->model_max_length() : kDiffusersT5Length;
   limits.default_t5_length = std::min(kDiffusersT5Length, limits.max_t5_length);
-  return Sd35{std::move(tokenizer_l),
-              std::move(tokenizer_g),
-              std::move(tokenizer_t5),
-              std::move(encoder_l),
-              std::move(encoder_g),
-              std::move(encoder_t5),
-              std::move(mmdit),
-              std::move(decoder),
-              std::move(vae_encoder),
-              flow,
-              std::move(limits),
-              weight_bytes};
+  return Sd35{std::move(tokenizer_l),  std::move(tokenizer_g),
+              std::move(tokenizer_t5), std::move(encoder_l),
+              std::move(encoder_g),    std::move(encoder_t5),
+              std::move(mmdit),        std::move(decoder),
+              std::move(vae_encoder),  flow,
+              std::move(limits),       weight_bytes};
 }
 
 }  // namespace octavo::models

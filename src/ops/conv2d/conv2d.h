@@ -6,7 +6,7 @@
 namespace octavo::ops {
 
 struct ConvWeight {
-  TensorView plain;                            // [Cout, Cin, kh, kw] as in the file, f32 | f16 | bf16
+  TensorView plain;  // [Cout, Cin, kh, kw] as in the file, f32 | f16 | bf16
   std::shared_ptr<const PackedWeight> packed;
   DType packed_for = DType::kF32;
 };
@@ -17,14 +17,14 @@ struct Conv2dArgs {
   TensorView bias;      // [Cout] f32
   TensorView residual;  // as out, f32 | bf16, added last, or undefined; may be out
   int stride = 1;
-  int pad_before = 1;   // top and left
-  int pad_after = 1;    // bottom and right (the encoder's downsampling pads 0 before, 1 after)
-  // x is a band of one taller picture (B = 1) and already holds one more row there, which stands instead of the padding; with
-  // `upsample` one more row before doubling, of which the nearer half is read.
+  int pad_before = 1;  // top and left
+  int pad_after = 1;   // bottom and right (the encoder's downsampling pads 0 before, 1 after)
+  // x is a band of one taller picture (B = 1) and already holds one more row there, which stands instead of the
+  // padding; with `upsample` one more row before doubling, of which the nearer half is read.
   bool halo_above = false;
   bool halo_below = false;
   bool upsample = false;  // the input is read as if doubled by nearest neighbour; out is [B, 2 height, 2 width, Cout]
-  TensorView out;       // [B, height', width', Cout] f32 | bf16, contiguous
+  TensorView out;         // [B, height', width', Cout] f32 | bf16, contiguous
 };
 
 /// Accumulates in f32.

@@ -4,7 +4,8 @@
 //   at load and kept 16-bit (f32 activations: widened into scratch at each call, as matmul does). With `upsample` the
 //   input is doubled into scratch first: a copy of 4 times the input against 2 * 9 * Cout operations for each element.
 // Epilogue: bias inside; a residual is what oneDNN adds to, so one that lies elsewhere is copied to out first.
-// FLOPs 2 B height' width' Cout Cin kh kw. Measured in bf16 (AMD EPYC of family 25, model 17, two cores, 2026-11-24): 327
+// FLOPs 2 B height' width' Cout Cin kh kw. Measured in bf16 (AMD EPYC of family 25, model 17, two cores, 2026-11-24):
+// 327
 //   to 481 GFLOP/s of a peak near 460 by the clock of the day; 69 for the last, of 3 channels.
 #include <compare>
 #include <cstring>
@@ -53,9 +54,8 @@ dnnl::convolution_forward::primitive_desc describe(const Key& key, const memory:
   using Convolution = dnnl::convolution_forward;
   constexpr auto kKind = dnnl::prop_kind::forward_inference;
   constexpr auto kAlgorithm = dnnl::algorithm::convolution_direct;
-  const auto description =
-      key.bias ? Convolution::desc(kKind, kAlgorithm, x, weight, bias, out, strides, before, after)
-               : Convolution::desc(kKind, kAlgorithm, x, weight, out, strides, before, after);
+  const auto description = key.bias ? Convolution::desc(kKind, kAlgorithm, x, weight, bias, out, strides, before, after)
+                                    : Convolution::desc(kKind, kAlgorithm, x, weight, out, strides, before, after);
   return {description, attributes, onednn_engine()};
 }
 
@@ -91,9 +91,7 @@ std::shared_ptr<OnednnPrimitive> primitive_for(const Conv2dArgs& args, const Dev
   });
 }
 
-std::size_t doubled_bytes(const Conv2dArgs& args) {
-  return args.upsample ? align_scratch(args.x.byte_count() * 4) : 0;
-}
+std::size_t doubled_bytes(const Conv2dArgs& args) { return args.upsample ? align_scratch(args.x.byte_count() * 4) : 0; }
 
 /// Nearest neighbour, twice each way.
 void double_sides(const DeviceTraits& traits, const TensorView& x, std::byte* to) {

@@ -72,7 +72,12 @@ TEST(Conv2d, equals_reference_over_channels_and_sizes) {
     for (const DType weight : {DType::kF32, DType::kF16, DType::kBF16}) {
       for (const auto& [in, out] : {std::pair{16, 96}, {96, 64}, {32, 3}, {4, 16}, {5, 7}, {64, 64}}) {
         check({.in_channels = in, .out_channels = out, .x = x, .weight = weight});
-        check({.in_channels = in, .out_channels = out, .kernel = 1, .pad_before = 0, .pad_after = 0, .x = x,
+        check({.in_channels = in,
+               .out_channels = out,
+               .kernel = 1,
+               .pad_before = 0,
+               .pad_after = 0,
+               .x = x,
                .weight = weight});
       }
     }

@@ -48,7 +48,8 @@ void group_norm_measure(ExecutionContext& context, const GroupNormMeasureArgs& a
 }
 
 KernelTable<GroupNormJoinArgs>& group_norm_join_table() {
-  static KernelTable<GroupNormJoinArgs> table("group_norm_join", {{.name = "reference", .run = group_norm_join_reference}});
+  static KernelTable<GroupNormJoinArgs> table("group_norm_join",
+                                              {{.name = "reference", .run = group_norm_join_reference}});
   return table;
 }
 
