@@ -91,7 +91,8 @@ Result<boost::json::object> run_e2e(const BenchOptions& options) {
     if (found == stages.end()) continue;
     const double typical = median(found->second);
     const double best = *std::min_element(found->second.begin(), found->second.end());
-    std::printf("%-14s %10.2f %10.2f %7.1f%%\n", found->first.c_str(), typical * 1e3, best * 1e3, 100 * typical / total);
+    std::printf("%-14s %10.2f %10.2f %7.1f%%\n", found->first.c_str(), typical * 1e3, best * 1e3,
+                100 * typical / total);
     stage_json[found->first] = {{"median_seconds", typical}, {"best_seconds", best}};
   }
   const double step_ms = median(stages[std::string(telemetry::kDenoise)]) / request.steps * 1e3;
@@ -116,7 +117,8 @@ Result<boost::json::array> run_ops(device::Device& device, const BenchOptions& o
   timing.op = options.op;
   timing.references = options.references;
   OCTAVO_ASSIGN_OR_RETURN(const auto timings, ops::time_ops(device, timing));
-  std::printf("\n%-12s %-18s %-34s %10s %9s %8s %10s\n", "op", "row", "shape", "best us", "GFLOP/s", "GB/s", "of library");
+  std::printf("\n%-12s %-18s %-34s %10s %9s %8s %10s\n", "op", "row", "shape", "best us", "GFLOP/s", "GB/s",
+              "of library");
   boost::json::array rows;
   for (const ops::OpTiming& one : timings) {
     const std::string share =

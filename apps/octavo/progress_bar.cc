@@ -24,9 +24,9 @@ void ProgressBar::show(const generation::Progress& progress) {
   if (fraction > 0.02) left = fmt::format(", {:.1f} s left", elapsed / fraction * (1 - fraction));
   const std::string picture =
       progress.image_count > 1 ? fmt::format("picture {}/{}, ", progress.image_index + 1, progress.image_count) : "";
-  const std::string line = fmt::format("\r{:>3.0f}% |{:#>{}}{:>{}}| {}{} {}/{}, {:.1f} s{}\x1b[K", fraction * 100, "",
-                                       filled, "", kWidth - filled, picture, progress.stage, progress.step,
-                                       progress.steps, elapsed, left);
+  const std::string line =
+      fmt::format("\r{:>3.0f}% |{:#>{}}{:>{}}| {}{} {}/{}, {:.1f} s{}\x1b[K", fraction * 100, "", filled, "",
+                  kWidth - filled, picture, progress.stage, progress.step, progress.steps, elapsed, left);
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
   drawn_ = true;

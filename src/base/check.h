@@ -19,8 +19,8 @@ class CheckFailure : public std::logic_error {
 }  // namespace octavo
 
 /// OCTAVO_CHECK(condition, "format {}", args...): the message is formatted only on failure.
-#define OCTAVO_CHECK(condition, ...)                                                                     \
-  do {                                                                                                   \
-    if (!(condition)) [[unlikely]]                                                                       \
-      ::octavo::fail_check(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__));                  \
+#define OCTAVO_CHECK(condition, ...)                                                    \
+  do {                                                                                  \
+    if (!(condition)) [[unlikely]]                                                      \
+      ::octavo::fail_check(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
   } while (false)

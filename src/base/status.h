@@ -19,15 +19,15 @@ namespace octavo {
 
 enum class ErrorCode {
   kOk,
-  kInvalidArgument,    // the caller's input is wrong; the same call fails again
-  kNotFound,           // a file, tensor, model, job or route does not exist
-  kFailedPrecondition, // right input, wrong state (model not loaded, checkpoint quantised already)
-  kResourceExhausted,  // queue full, out of memory, disk full; may work later
-  kUnavailable,        // shutting down, not ready
+  kInvalidArgument,     // the caller's input is wrong; the same call fails again
+  kNotFound,            // a file, tensor, model, job or route does not exist
+  kFailedPrecondition,  // right input, wrong state (model not loaded, checkpoint quantised already)
+  kResourceExhausted,   // queue full, out of memory, disk full; may work later
+  kUnavailable,         // shutting down, not ready
   kDeadlineExceeded,
   kCancelled,
-  kDataCorruption,     // a file's bytes contradict its format
-  kInternal,           // our bug, or a number that must not be (NaN in the latents)
+  kDataCorruption,  // a file's bytes contradict its format
+  kInternal,        // our bug, or a number that must not be (NaN in the latents)
 };
 
 /// Lower-case snake name ("invalid_argument"), stable: it appears in logs and metrics.
@@ -68,17 +68,26 @@ Status internal_error(std::string subject, std::string message);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}                 // NOLINT: implicit by design
-  Result(Status status) : state_(std::in_place_index<1>, std::move(status)) {           // NOLINT: implicit by design
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}        // NOLINT: implicit by design
+  Result(Status status) : state_(std::in_place_index<1>, std::move(status)) {  // NOLINT: implicit by design
     OCTAVO_CHECK(!std::get<1>(state_).ok(), "a Result without a value needs an error");
   }
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
   /// Requires ok().
-  T& value() & { require(); return std::get<0>(state_); }
-  const T& value() const& { require(); return std::get<0>(state_); }
-  T&& value() && { require(); return std::get<0>(std::move(state_)); }
+  T& value() & {
+    require();
+    return std::get<0>(state_);
+  }
+  const T& value() const& {
+    require();
+    return std::get<0>(state_);
+  }
+  T&& value() && {
+    require();
+    return std::get<0>(std::move(state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
@@ -98,15 +107,15 @@ class [[nodiscard]] Result {
 #define OCTAVO_STATUS_CONCAT(a, b) OCTAVO_STATUS_CONCAT_INNER(a, b)
 
 /// Returns from the enclosing function when `expression` (a Status) is an error.
-#define OCTAVO_RETURN_IF_ERROR(expression)                       \
-  do {                                                           \
-    ::octavo::Status octavo_status_ = (expression);              \
-    if (!octavo_status_.ok()) return octavo_status_;             \
+#define OCTAVO_RETURN_IF_ERROR(expression)           \
+  do {                                               \
+    ::octavo::Status octavo_status_ = (expression);  \
+    if (!octavo_status_.ok()) return octavo_status_; \
   } while (false)
 
 /// OCTAVO_ASSIGN_OR_RETURN(auto x, make_x()): binds the value or returns the error.
-#define OCTAVO_ASSIGN_OR_RETURN(declaration, expression)                                        \
-  auto OCTAVO_STATUS_CONCAT(octavo_result_, __LINE__) = (expression);                           \
-  if (!OCTAVO_STATUS_CONCAT(octavo_result_, __LINE__).ok())                                     \
-    return OCTAVO_STATUS_CONCAT(octavo_result_, __LINE__).status();                             \
+#define OCTAVO_ASSIGN_OR_RETURN(declaration, expression)              \
+  auto OCTAVO_STATUS_CONCAT(octavo_result_, __LINE__) = (expression); \
+  if (!OCTAVO_STATUS_CONCAT(octavo_result_, __LINE__).ok())           \
+    return OCTAVO_STATUS_CONCAT(octavo_result_, __LINE__).status();   \
   declaration = std::move(OCTAVO_STATUS_CONCAT(octavo_result_, __LINE__)).value()

@@ -22,12 +22,12 @@ enum class MemoryKind { kDevice, kPinnedHost };
 /// What kernels choose by.
 struct DeviceTraits {
   DeviceKind kind = DeviceKind::kCpu;
-  std::string name;               // "AMD EPYC, 2 threads, AVX-512 BF16"
-  int thread_count = 1;           // CPU: threads that work on an op
+  std::string name;      // "AMD EPYC, 2 threads, AVX-512 BF16"
+  int thread_count = 1;  // CPU: threads that work on an op
   bool has_avx2 = false;
   bool has_avx512 = false;
-  bool has_avx512_bf16 = false;   // the only CPU unit on which bf16 products beat f32
-  int compute_capability = 0;     // CUDA: 90 for sm_90; 0 on the CPU
+  bool has_avx512_bf16 = false;  // the only CPU unit on which bf16 products beat f32
+  int compute_capability = 0;    // CUDA: 90 for sm_90; 0 on the CPU
   std::size_t total_memory_bytes = 0;
   /// Pictures one forward should hold: 1 on the CPU, where a bigger batch gains nothing and costs memory.
   int preferred_images_per_forward = 1;
@@ -48,8 +48,13 @@ class Buffer {
   Buffer() = default;
   Buffer(void* data, std::size_t bytes, Deleter deleter) : data_(data), bytes_(bytes), deleter_(deleter) {}
   Buffer(Buffer&& other) noexcept { swap(other); }
-  Buffer& operator=(Buffer&& other) noexcept { Buffer(std::move(other)).swap(*this); return *this; }
-  ~Buffer() { if (data_ != nullptr) deleter_(data_, bytes_); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    Buffer(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~Buffer() {
+    if (data_ != nullptr) deleter_(data_, bytes_);
+  }
   void* data() const { return data_; }
   std::size_t byte_count() const { return bytes_; }
 

@@ -20,8 +20,8 @@ class Linear {
  public:
   Linear() = default;
   /// <prefix>.weight [out_features, in_features] and, with_bias, <prefix>.bias [out_features].
-  static Linear load(LoadContext& load, const std::string& prefix, std::int64_t in_features,
-                     std::int64_t out_features, bool with_bias);
+  static Linear load(LoadContext& load, const std::string& prefix, std::int64_t in_features, std::int64_t out_features,
+                     bool with_bias);
   /// Several projections of one input as one product: their rows one after another (q, k, v). The joined weight is a
   /// copy in the file's dtype, unless the file has them joined.
   static Linear load_joined(LoadContext& load, std::span<const std::string> prefixes, std::int64_t in_features,

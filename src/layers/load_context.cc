@@ -7,9 +7,12 @@ namespace {
 
 float element(const TensorView& view, std::int64_t index) {
   switch (view.dtype()) {
-    case DType::kF16: return to_float(view.as<Float16>()[index]);
-    case DType::kBF16: return to_float(view.as<BFloat16>()[index]);
-    default: return view.f32()[index];
+    case DType::kF16:
+      return to_float(view.as<Float16>()[index]);
+    case DType::kBF16:
+      return to_float(view.as<BFloat16>()[index]);
+    default:
+      return view.f32()[index];
   }
 }
 

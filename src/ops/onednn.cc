@@ -23,10 +23,14 @@ void prepare_onednn(const device::DeviceTraits& traits) {
 
 dnnl::memory::data_type onednn_type(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return dnnl::memory::data_type::f32;
-    case DType::kF16: return dnnl::memory::data_type::f16;
-    case DType::kBF16: return dnnl::memory::data_type::bf16;
-    default: break;
+    case DType::kF32:
+      return dnnl::memory::data_type::f32;
+    case DType::kF16:
+      return dnnl::memory::data_type::f16;
+    case DType::kBF16:
+      return dnnl::memory::data_type::bf16;
+    default:
+      break;
   }
   OCTAVO_CHECK(false, "{} has no oneDNN type here", dtype_name(dtype));
 }

@@ -4,10 +4,9 @@
 // once a primitive has been built.
 #pragma once
 
-#include <dnnl.hpp>
-
 #include <array>
 #include <cstddef>
+#include <dnnl.hpp>
 #include <map>
 #include <memory>
 #include <mutex>

@@ -9,9 +9,8 @@ namespace {
 constexpr std::int64_t kElementsPerTask = 1 << 16;  // some 4 microseconds, what waking a thread costs
 
 void widen(const DeviceTraits& traits, DType from_dtype, const void* from, float* to, std::int64_t count) {
-  device::parallel_for(traits, count, kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
-    widen_elements(from_dtype, from, to, begin, end);
-  });
+  device::parallel_for(traits, count, kElementsPerTask,
+                       [&](std::int64_t begin, std::int64_t end) { widen_elements(from_dtype, from, to, begin, end); });
 }
 
 }  // namespace

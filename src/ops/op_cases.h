@@ -40,9 +40,9 @@ struct OpTiming {
 };
 
 struct TimeOpsOptions {
-  std::string op;               // only this one; empty = all
-  bool references = false;      // time the reference rows too (seconds each)
-  int repeats = 20;             // at least; a fast row runs until `seconds` have passed
+  std::string op;           // only this one; empty = all
+  bool references = false;  // time the reference rows too (seconds each)
+  int repeats = 20;         // at least; a fast row runs until `seconds` have passed
   double seconds = 0.05;
 };
 

@@ -53,12 +53,23 @@ HWY_INLINE void column_strip(const TileProduct& product, int column) {
     const float* a = static_cast<const float*>(product.a) + row * product.a_stride;
     float* c = product.c + row * product.c_stride + column;
     switch (product.rows - row) {
-      case 1: register_tile<1, Vectors>(product, a, b, c); break;
-      case 2: register_tile<2, Vectors>(product, a, b, c); break;
-      case 3: register_tile<3, Vectors>(product, a, b, c); break;
-      case 4: register_tile<4, Vectors>(product, a, b, c); break;
-      case 5: register_tile<5, Vectors>(product, a, b, c); break;
-      default: register_tile<kTileRows, Vectors>(product, a, b, c);
+      case 1:
+        register_tile<1, Vectors>(product, a, b, c);
+        break;
+      case 2:
+        register_tile<2, Vectors>(product, a, b, c);
+        break;
+      case 3:
+        register_tile<3, Vectors>(product, a, b, c);
+        break;
+      case 4:
+        register_tile<4, Vectors>(product, a, b, c);
+        break;
+      case 5:
+        register_tile<5, Vectors>(product, a, b, c);
+        break;
+      default:
+        register_tile<kTileRows, Vectors>(product, a, b, c);
     }
   }
 }

@@ -55,12 +55,23 @@ OCTAVO_AVX512_BF16 void column_strip(const TileProduct& product, int column) {
     const auto* a = static_cast<const std::int32_t*>(product.a) + row * product.a_stride;
     float* c = product.c + row * product.c_stride + column;
     switch (product.rows - row) {
-      case 1: register_tile<1, Vectors>(product, a, b, c); break;
-      case 2: register_tile<2, Vectors>(product, a, b, c); break;
-      case 3: register_tile<3, Vectors>(product, a, b, c); break;
-      case 4: register_tile<4, Vectors>(product, a, b, c); break;
-      case 5: register_tile<5, Vectors>(product, a, b, c); break;
-      default: register_tile<kRows, Vectors>(product, a, b, c);
+      case 1:
+        register_tile<1, Vectors>(product, a, b, c);
+        break;
+      case 2:
+        register_tile<2, Vectors>(product, a, b, c);
+        break;
+      case 3:
+        register_tile<3, Vectors>(product, a, b, c);
+        break;
+      case 4:
+        register_tile<4, Vectors>(product, a, b, c);
+        break;
+      case 5:
+        register_tile<5, Vectors>(product, a, b, c);
+        break;
+      default:
+        register_tile<kRows, Vectors>(product, a, b, c);
     }
   }
 }

@@ -14,12 +14,15 @@ enum class DType : std::uint8_t { kF32, kF16, kBF16, kE4M3, kE5M2, kI8, kI32 };
 constexpr std::size_t dtype_size(DType dtype) {
   switch (dtype) {
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
     case DType::kF16:
-    case DType::kBF16: return 2;
+    case DType::kBF16:
+      return 2;
     case DType::kE4M3:
     case DType::kE5M2:
-    case DType::kI8: return 1;
+    case DType::kI8:
+      return 1;
   }
   return 0;
 }

@@ -68,10 +68,10 @@ void count_allocation() {
 }  // namespace
 
 extern "C" {
-void* __libc_malloc(std::size_t bytes);
-void* __libc_calloc(std::size_t count, std::size_t bytes);
-void* __libc_realloc(void* data, std::size_t bytes);
-void* __libc_memalign(std::size_t alignment, std::size_t bytes);
+void* __libc_malloc(std::size_t bytes);                           // NOLINT: the C library's name
+void* __libc_calloc(std::size_t count, std::size_t bytes);        // NOLINT: the C library's name
+void* __libc_realloc(void* data, std::size_t bytes);              // NOLINT: the C library's name
+void* __libc_memalign(std::size_t alignment, std::size_t bytes);  // NOLINT: the C library's name
 
 [[gnu::noinline]] void* malloc(std::size_t bytes) {
   count_allocation();

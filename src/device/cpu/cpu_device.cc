@@ -11,8 +11,8 @@
 namespace octavo::device {
 namespace {
 
-constexpr std::size_t kSmallAlignment = 256;         // a whole number of cache lines and vectors; Arena::kAlignment
-constexpr std::size_t kHugePageBytes = 2u << 20;     // x86-64 and most of arm64
+constexpr std::size_t kSmallAlignment = 256;      // a whole number of cache lines and vectors; Arena::kAlignment
+constexpr std::size_t kHugePageBytes = 2u << 20;  // x86-64 and most of arm64
 
 void free_aligned(void* data, std::size_t) { std::free(data); }
 
@@ -55,7 +55,8 @@ class CpuDevice final : public Device {
     void* data = rounded < bytes ? nullptr : std::aligned_alloc(alignment, rounded);
     if (data == nullptr) {
       return resource_exhausted("memory", fmt::format("{} bytes could not be allocated on the CPU; use a smaller "
-                                                      "picture, batch or model, or a machine with more memory", bytes));
+                                                      "picture, batch or model, or a machine with more memory",
+                                                      bytes));
     }
     // Advice only: fewer misses of the address cache in weights and activations; refusal changes nothing.
     if (huge) madvise(data, rounded, MADV_HUGEPAGE);

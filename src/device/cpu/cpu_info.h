@@ -18,7 +18,8 @@ std::string processor_name();
 /// Cores this process may use: the affinity mask, lowered to a cgroup's CPU quota (rounded up). At least 1.
 int available_threads();
 
-/// The CPU quota in cores of a cgroup v2 `cpu.max` or v1 `cpu.cfs_quota_us`/`cpu.cfs_period_us` at `directory`; 0 = none.
+/// The CPU quota in cores of a cgroup v2 `cpu.max` or v1 `cpu.cfs_quota_us`/`cpu.cfs_period_us` at `directory`; 0 =
+/// none.
 double cgroup_quota(const std::filesystem::path& directory);
 
 /// Physical memory, or 0 when it cannot be told.

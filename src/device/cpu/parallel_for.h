@@ -40,7 +40,8 @@ void call_body(const void* body, std::int64_t begin, std::int64_t end) {
 
 template <class Body>
 void parallel_for(const DeviceTraits& traits, std::int64_t count, std::int64_t grain, const Body& body) {
-  internal::run_parallel(traits.thread_count, count, grain, internal::Schedule::kEven, internal::call_body<Body>, &body);
+  internal::run_parallel(traits.thread_count, count, grain, internal::Schedule::kEven, internal::call_body<Body>,
+                         &body);
 }
 
 template <class Body>

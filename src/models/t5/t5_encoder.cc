@@ -33,8 +33,7 @@ Result<T5Config> T5Config::from_json(const boost::json::object& config, const st
     result.eps = static_cast<float>(eps);
   }
   constexpr std::int64_t kMostLayers = 1000;
-  if (layer_count < 1 || layer_count > kMostLayers || head_count < 1 || result.head_width < 1 ||
-      result.buckets != 32) {
+  if (layer_count < 1 || layer_count > kMostLayers || head_count < 1 || result.head_width < 1 || result.buckets != 32) {
     return invalid_argument(file, fmt::format("{} layers, {} heads of {}, {} position buckets are not possible",
                                               layer_count, head_count, result.head_width, result.buckets));
   }

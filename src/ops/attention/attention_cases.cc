@@ -13,10 +13,8 @@ struct AttentionShape {
 };
 
 constexpr AttentionShape kShapes[] = {
-    {"joint", 2, 3, 410, 410, 64},
-    {"joint, image queries", 2, 3, 256, 410, 64},
-    {"clip", 2, 4, 77, 77, 64, false, true},
-    {"t5", 2, 4, 77, 77, 64, true, false},
+    {"joint", 2, 3, 410, 410, 64},           {"joint, image queries", 2, 3, 256, 410, 64},
+    {"clip", 2, 4, 77, 77, 64, false, true}, {"t5", 2, 4, 77, 77, 64, true, false},
     {"autoencoder", 1, 1, 1024, 1024, 96},
 };
 
@@ -37,8 +35,8 @@ CaseList attention_cases(device::Device& device) {
       args.out = tensors->zeros(dtype, Shape{shape.batch, shape.queries, shape.heads * shape.width});
       const double pairs = static_cast<double>(shape.batch * shape.heads * shape.queries) *
                            static_cast<double>(shape.keys) * (shape.causal ? 0.5 : 1.0);
-      const double bytes = static_cast<double>(args.q.byte_count() + args.k.byte_count() + args.v.byte_count() +
-                                               args.out.byte_count());
+      const double bytes =
+          static_cast<double>(args.q.byte_count() + args.k.byte_count() + args.v.byte_count() + args.out.byte_count());
       cases.push_back(make_case(attention_table(), attention, device.traits(), tensors, args,
                                 fmt::format("{} B{} H{} {}x{} Dh{} {}", shape.name, shape.batch, shape.heads,
                                             shape.queries, shape.keys, shape.width, dtype_name(dtype)),

@@ -9,7 +9,8 @@
 //   alone, so it does not depend on the other queries or the threads.
 // FLOPs 4 B H Sq Sk Dh (half when causal). Bytes: q, k, v, out once, panels 2 * B H Sk Dh more, all in cache between
 //   the tasks of one head.
-// Measured on one core (AMD EPYC of family 25, model 17, 2026-11-24), 410 x 410, Dh 64: f32 87 of 116 GFLOP/s, bf16 143 of
+// Measured on one core (AMD EPYC of family 25, model 17, 2026-11-24), 410 x 410, Dh 64: f32 87 of 116 GFLOP/s, bf16 143
+// of
 //   230; Dh 96, 1024 x 1024: 100 and 177. Two thirds of the bf16 time are products at the peak rate, a quarter softmax.
 #include <algorithm>
 #include <limits>
@@ -187,16 +188,14 @@ HWY_INLINE void softmax_row(const AttentionArgs& args, const float* bias, int vi
   largest = new_largest;
 }
 
-void attention_task(const AttentionArgs& args, const AttentionPlan& plan, const std::byte* scratch,
-                    std::int64_t task) {
+void attention_task(const AttentionArgs& args, const AttentionPlan& plan, const std::byte* scratch, std::int64_t task) {
   const std::int64_t head = task / plan.query_tiles;
   const std::int64_t b = head / args.q.dim(1);
   const std::int64_t h = head % args.q.dim(1);
   const std::int64_t first_query = task % plan.query_tiles * kQueryTile;
   const auto rows = static_cast<int>(std::min<std::int64_t>(kQueryTile, args.q.dim(2) - first_query));
   const auto width = static_cast<int>(args.q.dim(3));
-  const std::int64_t keys =
-      args.causal ? std::min<std::int64_t>(args.k.dim(2), first_query + rows) : args.k.dim(2);
+  const std::int64_t keys = args.causal ? std::min<std::int64_t>(args.k.dim(2), first_query + rows) : args.k.dim(2);
   const auto multiply = plan.bf16 ? tile_product_bf16 : tile_product_f32;
   constexpr std::int64_t kWord = 4;
 
@@ -211,7 +210,8 @@ void attention_task(const AttentionArgs& args, const AttentionPlan& plan, const 
   if (!plan.bf16 && args.q.dtype() == DType::kBF16) {
     for (int r = 0; r < rows; ++r) {
       const auto* from = static_cast<const BFloat16*>(Row::address(args.q, {b, h, first_query + r}));
-      for_each_vector(width, [&](auto d, std::int64_t i) HWY_ATTR { store(d, load(d, from + i), q_f32 + r * width + i); });
+      for_each_vector(width,
+                      [&](auto d, std::int64_t i) HWY_ATTR { store(d, load(d, from + i), q_f32 + r * width + i); });
     }
     q = q_f32;
     q_stride = width;
@@ -236,10 +236,10 @@ void attention_task(const AttentionArgs& args, const AttentionPlan& plan, const 
     }
     for (int r = 0; r < rows; ++r) {
       const std::int64_t query = first_query + r;
-      const int visible = args.causal ? static_cast<int>(std::clamp<std::int64_t>(query + 1 - first_key, 0, block)) : block;
-      const float* bias = args.bias.defined()
-                              ? static_cast<const float*>(Row::address(args.bias, {h, query})) + first_key
-                              : nullptr;
+      const int visible =
+          args.causal ? static_cast<int>(std::clamp<std::int64_t>(query + 1 - first_key, 0, block)) : block;
+      const float* bias =
+          args.bias.defined() ? static_cast<const float*>(Row::address(args.bias, {h, query})) + first_key : nullptr;
       softmax_row(args, bias, visible, padded, width, tile.scores + r * kKeyBlock, tile.sums + r * width,
                   tile.largest[r], tile.total[r]);
       if (plan.bf16) narrow_to_bf16(tile.scores + r * kKeyBlock, tile.weights + r * kKeyBlock, padded);

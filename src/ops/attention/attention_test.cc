@@ -33,7 +33,8 @@ struct Case {
 
 void check(const Case& c) {
   TestContext context(1);  // many small cases: waking threads would be most of the time
-  const TestTensor q = TestTensor::random(c.dtype, Shape{c.batch, c.heads, c.queries, c.width}, 1, c.spread, 0, c.padding);
+  const TestTensor q =
+      TestTensor::random(c.dtype, Shape{c.batch, c.heads, c.queries, c.width}, 1, c.spread, 0, c.padding);
   const TestTensor k = TestTensor::random(c.dtype, Shape{c.batch, c.heads, c.keys, c.width}, 2, c.spread, 0, c.padding);
   const TestTensor v = TestTensor::random(c.dtype, Shape{c.batch, c.heads, c.keys, c.width}, 3, 1, 0, c.padding);
   const TestTensor bias = TestTensor::random(DType::kF32, Shape{c.heads, c.queries, c.keys}, 4);
@@ -50,8 +51,8 @@ void check(const Case& c) {
     return out;
   };
   if (!context.get().traits().has_avx2) return;
-  EXPECT_TRUE(expect_close(run("flash"), run("reference"),
-                           c.dtype == DType::kF32 ? testing::kOpF32 : testing::kOpBf16Rounded))
+  EXPECT_TRUE(
+      expect_close(run("flash"), run("reference"), c.dtype == DType::kF32 ? testing::kOpF32 : testing::kOpBf16Rounded))
       << c.name();
 }
 
@@ -138,7 +139,8 @@ TEST(Attention, a_query_does_not_depend_on_its_neighbours) {
       return out;
     };
     const TestTensor all = run(0, 100);
-    for (const auto& [begin, count] : {std::pair<std::int64_t, std::int64_t>{0, 1}, {5, 1}, {30, 7}, {50, 50}, {99, 1}}) {
+    for (const auto& [begin, count] :
+         {std::pair<std::int64_t, std::int64_t>{0, 1}, {5, 1}, {30, 7}, {50, 50}, {99, 1}}) {
       EXPECT_TRUE(same_bits(run(begin, count), all.view().slice(1, begin, count)))
           << dtype_name(dtype) << " queries " << begin << " + " << count;
     }

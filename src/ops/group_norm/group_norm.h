@@ -13,7 +13,7 @@ struct GroupNormArgs {
   int groups = 32;    // divides C
   float eps = 1e-6f;
   bool silu = false;
-  TensorView out;     // [B, height, width, C] f32 | bf16; may be x
+  TensorView out;  // [B, height, width, C] f32 | bf16; may be x
 };
 void group_norm(ExecutionContext& context, const GroupNormArgs& args);
 KernelTable<GroupNormArgs>& group_norm_table();

@@ -7,7 +7,8 @@ namespace octavo::ops {
 CaseList group_norm_cases(device::Device& device) {
   std::vector<OpCase> cases;
   for (const DType dtype : case_dtypes(device.traits())) {
-    for (const auto& [side, channels] : {std::pair<std::int64_t, std::int64_t>{32, 96}, {64, 96}, {128, 64}, {256, 32}}) {
+    for (const auto& [side, channels] :
+         {std::pair<std::int64_t, std::int64_t>{32, 96}, {64, 96}, {128, 64}, {256, 32}}) {
       auto tensors = std::make_shared<CaseTensors>(device);
       GroupNormArgs args;
       args.x = tensors->random(dtype, Shape{1, side, side, channels});

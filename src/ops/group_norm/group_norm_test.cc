@@ -66,9 +66,7 @@ TEST(GroupNorm, every_row_equals_reference) {
   }
 }
 
-TEST(GroupNorm, a_large_mean_does_not_spoil_the_variance) {
-  check({.shape = {1, 40, 40, 64}, .mean = 100.0f});
-}
+TEST(GroupNorm, a_large_mean_does_not_spoil_the_variance) { check({.shape = {1, 40, 40, 64}, .mean = 100.0f}); }
 
 TEST(GroupNorm, out_may_be_x) {
   const Case c{.shape = {2, 20, 20, 32}};

@@ -39,11 +39,11 @@ void matmul(ExecutionContext& context, const MatmulArgs& args) {
   require_rank(op, "weight", weight, 2);
   require_dtype(op, "weight", weight, {DType::kF32, DType::kF16, DType::kBF16});
   require_contiguous(op, "weight", weight);
-  OCTAVO_CHECK(args.x.dim(-1) == weight.dim(1) && weight.dim(1) > 0, "op matmul: x is {}, weight is {}", args.x.shape().to_string(),
-               weight.shape().to_string());
+  OCTAVO_CHECK(args.x.dim(-1) == weight.dim(1) && weight.dim(1) > 0, "op matmul: x is {}, weight is {}",
+               args.x.shape().to_string(), weight.shape().to_string());
   require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
-  const Shape out_shape = args.x.rank() == 3 ? Shape{args.x.dim(0), args.x.dim(1), weight.dim(0)}
-                                             : Shape{args.x.dim(0), weight.dim(0)};
+  const Shape out_shape =
+      args.x.rank() == 3 ? Shape{args.x.dim(0), args.x.dim(1), weight.dim(0)} : Shape{args.x.dim(0), weight.dim(0)};
   require_shape(op, "out", args.out, out_shape);
   const Epilogue& epilogue = args.epilogue;
   if (epilogue.bias.defined()) {

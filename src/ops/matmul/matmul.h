@@ -24,18 +24,18 @@ struct MatmulWeight {
 
 /// What happens to a product before it is stored, in this order.
 struct Epilogue {
-  TensorView bias;                           // [N] f32, or undefined
+  TensorView bias;  // [N] f32, or undefined
   Activation activation = Activation::kNone;
   /// out = residual + gate * value when defined. The residual may be `out` itself.
-  TensorView residual;                       // [M, N] or [B, T, N] as out, f32
-  TensorView gate;                           // [B, N] f32, one row per batch row (rows of x / B each), or undefined = 1
+  TensorView residual;  // [M, N] or [B, T, N] as out, f32
+  TensorView gate;      // [B, N] f32, one row per batch row (rows of x / B each), or undefined = 1
 };
 
 struct MatmulArgs {
   TensorView x;         // [M, K] or [B, T, K] (outer strides allowed), f32 | bf16
   MatmulWeight weight;  // [N, K]
   Epilogue epilogue;
-  TensorView out;       // [M, N] or [B, T, N] (outer strides allowed), f32 | bf16; must not overlap x
+  TensorView out;  // [M, N] or [B, T, N] (outer strides allowed), f32 | bf16; must not overlap x
 };
 
 /// Accumulates in f32 whatever the dtypes. f32 x multiplies weights widened exactly; bf16 x multiplies weights

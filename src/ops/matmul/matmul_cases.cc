@@ -81,10 +81,10 @@ CaseList matmul_cases(device::Device& device) {
       const auto width = static_cast<double>(shape.width);
       const auto inner = static_cast<double>(shape.inner);
       const auto bytes = static_cast<double>(args.x.byte_count() + args.out.byte_count()) + 2 * width * inner;
-      cases.push_back(make_case(matmul_table(), matmul, device.traits(), tensors, args,
-                                fmt::format("{} {}x{}x{} {}", shape.name, 2 * shape.tokens, shape.width, shape.inner,
-                                            dtype_name(dtype)),
-                                2 * rows * width * inner, bytes));
+      cases.push_back(make_case(
+          matmul_table(), matmul, device.traits(), tensors, args,
+          fmt::format("{} {}x{}x{} {}", shape.name, 2 * shape.tokens, shape.width, shape.inner, dtype_name(dtype)),
+          2 * rows * width * inner, bytes));
       cases.back().library_alone = onednn_alone(device, shape, dtype);
     }
   }

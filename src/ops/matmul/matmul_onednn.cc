@@ -11,8 +11,8 @@
 // Bits: brgemm sums each output in order of k whatever M is, so a row's result does not depend on the other rows
 //   (matmul_test.cc compares M = 1..820 bit for bit).
 // FLOPs 2 M N K; bytes M K + N K + M N elements. Measured at octavo-tiny's shapes (AMD EPYC of family 25, model 17, two
-//   cores, 2026-11-24, `octavo bench --suite ops`): bf16 340 to 452 GFLOP/s, 76 to 102 % of oneDNN's bare product (GELU is
-//   the low end), which reaches 450 of a peak near 460.
+//   cores, 2026-11-24, `octavo bench --suite ops`): bf16 340 to 452 GFLOP/s, 76 to 102 % of oneDNN's bare product (GELU
+//   is the low end), which reaches 450 of a peak near 460.
 #include <compare>
 #include <cstring>
 
@@ -56,15 +56,16 @@ Plan plan_of(const MatmulArgs& args) {
   plan.fused = dense_rows(args.out) && epilogue.activation != Activation::kGeluErf &&
                (args.x.dtype() == DType::kBF16 || args.out.dtype() == DType::kF32);
   plan.copies_x = !dense_rows(args.x);
-  const bool joined = (plan.copies_x || dense(args.x)) && (!plan.fused || dense(args.out)) &&
-                      !(plan.fused && epilogue.gate.defined());
+  const bool joined =
+      (plan.copies_x || dense(args.x)) && (!plan.fused || dense(args.out)) && !(plan.fused && epilogue.gate.defined());
   if (!joined) plan.groups = epilogue.gate.defined() ? epilogue.gate.dim(0) : args.x.dim(0);
   plan.group_rows = rows / plan.groups;
   plan.weight_bytes = packed_weight(args)->scratch_bytes();
   if (plan.copies_x) {
     plan.x_bytes = align_scratch(static_cast<std::size_t>(args.x.element_count()) * dtype_size(args.x.dtype()));
   }
-  if (!plan.fused) plan.product_bytes = align_scratch(static_cast<std::size_t>(args.out.element_count()) * sizeof(float));
+  if (!plan.fused)
+    plan.product_bytes = align_scratch(static_cast<std::size_t>(args.out.element_count()) * sizeof(float));
   return plan;
 }
 
@@ -81,11 +82,20 @@ struct Key {
 void append_activation(dnnl::post_ops& post_ops, Activation activation) {
   using dnnl::algorithm;
   switch (activation) {
-    case Activation::kNone: return;
-    case Activation::kSilu: post_ops.append_eltwise(1.0f, algorithm::eltwise_swish, 1.0f, 0.0f); return;
-    case Activation::kGeluTanh: post_ops.append_eltwise(1.0f, algorithm::eltwise_gelu_tanh, 0.0f, 0.0f); return;
-    case Activation::kGeluErf: post_ops.append_eltwise(1.0f, algorithm::eltwise_gelu_erf, 0.0f, 0.0f); return;
-    case Activation::kQuickGelu: post_ops.append_eltwise(1.0f, algorithm::eltwise_swish, 1.702f, 0.0f); return;
+    case Activation::kNone:
+      return;
+    case Activation::kSilu:
+      post_ops.append_eltwise(1.0f, algorithm::eltwise_swish, 1.0f, 0.0f);
+      return;
+    case Activation::kGeluTanh:
+      post_ops.append_eltwise(1.0f, algorithm::eltwise_gelu_tanh, 0.0f, 0.0f);
+      return;
+    case Activation::kGeluErf:
+      post_ops.append_eltwise(1.0f, algorithm::eltwise_gelu_erf, 0.0f, 0.0f);
+      return;
+    case Activation::kQuickGelu:
+      post_ops.append_eltwise(1.0f, algorithm::eltwise_swish, 1.702f, 0.0f);
+      return;
   }
 }
 
@@ -101,8 +111,8 @@ std::shared_ptr<OnednnPrimitive> build_primitive(const Key& key, const memory::d
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   attributes.set_post_ops(post_ops);
-  const auto description = key.bias ? dnnl::matmul::desc(x, weight_layout, row, out)
-                                    : dnnl::matmul::desc(x, weight_layout, out);
+  const auto description =
+      key.bias ? dnnl::matmul::desc(x, weight_layout, row, out) : dnnl::matmul::desc(x, weight_layout, out);
   const dnnl::matmul::primitive_desc primitive(description, attributes, onednn_engine());
   std::vector<OnednnPrimitive::Argument> arguments{
       {DNNL_ARG_SRC, x}, {DNNL_ARG_WEIGHTS, weight_layout}, {DNNL_ARG_DST, out}};

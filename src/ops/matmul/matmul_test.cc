@@ -27,7 +27,7 @@ struct Case {
   bool gate = false;
   bool residual = false;
   bool residual_is_out = false;
-  std::int64_t x_padding = 0;    // unused elements after each row
+  std::int64_t x_padding = 0;  // unused elements after each row
   std::int64_t out_padding = 0;
 
   std::string name() const {
@@ -98,17 +98,31 @@ TEST(Matmul, equals_reference_over_shapes_and_weight_types) {
 
 TEST(Matmul, equals_reference_with_every_epilogue) {
   for (const DType x : {DType::kF32, DType::kBF16}) {
-    for (const Activation activation : {Activation::kNone, Activation::kSilu, Activation::kGeluTanh,
-                                        Activation::kGeluErf, Activation::kQuickGelu}) {
+    for (const Activation activation :
+         {Activation::kNone, Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf, Activation::kQuickGelu}) {
       for (const bool bias : {false, true}) {
         for (const DType out : {DType::kF32, DType::kBF16}) {
-          check({.batch = 2, .rows = 20, .inner = 64, .width = 96, .x = x, .out = out, .bias = bias,
+          check({.batch = 2,
+                 .rows = 20,
+                 .inner = 64,
+                 .width = 96,
+                 .x = x,
+                 .out = out,
+                 .bias = bias,
                  .activation = activation});
         }
         for (const bool gate : {false, true}) {
           for (const bool in_place : {false, true}) {
-            check({.batch = 3, .rows = 20, .inner = 64, .width = 96, .x = x, .bias = bias, .activation = activation,
-                   .gate = gate, .residual = true, .residual_is_out = in_place});
+            check({.batch = 3,
+                   .rows = 20,
+                   .inner = 64,
+                   .width = 96,
+                   .x = x,
+                   .bias = bias,
+                   .activation = activation,
+                   .gate = gate,
+                   .residual = true,
+                   .residual_is_out = in_place});
           }
         }
       }
@@ -121,8 +135,15 @@ TEST(Matmul, rows_of_x_and_out_may_be_strided) {
     for (const std::int64_t x_padding : {0, 16}) {
       for (const std::int64_t out_padding : {0, 48}) {
         for (const bool gate : {false, true}) {
-          check({.batch = 2, .rows = 9, .x = x, .activation = Activation::kGeluTanh, .gate = gate, .residual = gate,
-                 .residual_is_out = gate, .x_padding = x_padding, .out_padding = out_padding});
+          check({.batch = 2,
+                 .rows = 9,
+                 .x = x,
+                 .activation = Activation::kGeluTanh,
+                 .gate = gate,
+                 .residual = gate,
+                 .residual_is_out = gate,
+                 .x_padding = x_padding,
+                 .out_padding = out_padding});
         }
       }
     }
@@ -138,10 +159,9 @@ TEST(Matmul, writes_a_slice_of_a_joint_buffer_and_nothing_else) {
   const TestTensor expected(DType::kF32, Shape{2, 30, 64});
   const TestTensor actual(DType::kF32, Shape{2, 30, 64});
   const auto run = [&](const TestTensor& out, std::string_view row) {
-    matmul(context.with_row("matmul", row), {.x = joint_x.view().slice(1, 10, 15),
-                                             .weight = *packed,
-                                             .epilogue = {},
-                                             .out = out.view().slice(1, 10, 15)});
+    matmul(
+        context.with_row("matmul", row),
+        {.x = joint_x.view().slice(1, 10, 15), .weight = *packed, .epilogue = {}, .out = out.view().slice(1, 10, 15)});
   };
   run(expected, "reference");
   run(actual, "");

@@ -15,9 +15,8 @@ namespace octavo::ops::HWY_NAMESPACE {
 
 void widen_elements(DType dtype, const void* from, float* to, std::int64_t begin, std::int64_t end) {
   with_any_float(dtype, from, [&](const auto* elements) HWY_ATTR {
-    for_each_vector(end - begin, [&](auto d, std::int64_t i) HWY_ATTR {
-      store(d, load(d, elements + begin + i), to + begin + i);
-    });
+    for_each_vector(end - begin,
+                    [&](auto d, std::int64_t i) HWY_ATTR { store(d, load(d, elements + begin + i), to + begin + i); });
   });
 }
 
@@ -92,9 +91,7 @@ HWY_EXPORT(multiply_panels);
 void widen_elements(DType dtype, const void* from, float* to, std::int64_t begin, std::int64_t end) {
   HWY_DYNAMIC_DISPATCH(widen_elements)(dtype, from, to, begin, end);
 }
-void finish_product(const MatmulArgs& args, const ProductTile& tile) {
-  HWY_DYNAMIC_DISPATCH(finish_tile)(args, tile);
-}
+void finish_product(const MatmulArgs& args, const ProductTile& tile) { HWY_DYNAMIC_DISPATCH(finish_tile)(args, tile); }
 void panel_product(const MatmulArgs& args, const float* panels, std::int64_t block) {
   HWY_DYNAMIC_DISPATCH(multiply_panels)(args, panels, block);
 }
