@@ -181,6 +181,7 @@ std::string released_name(const MmditSizes& sizes) {
 
 std::vector<IdentifiedPart> identify_parts(const TensorMap& tensors) {
   std::vector<std::string_view> prefixes;
+  prefixes.reserve(kParts.size() + 1);
   for (const PartNames& row : kParts) prefixes.push_back(row.prefix);
   prefixes.push_back("vae.");  // some standalone autoencoders
   std::vector<IdentifiedPart> parts;

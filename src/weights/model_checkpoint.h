@@ -25,6 +25,7 @@ struct ModelFiles {
   ModelFiles() = default;
   /// A path alone is a model.
   template <typename Source>
+  // NOLINTNEXTLINE: implicit by design
   requires std::convertible_to<const Source&, std::filesystem::path> ModelFiles(const Source& path) : model(path) {}
 
   std::filesystem::path model;                    // folder or file

@@ -111,7 +111,8 @@ Result<Quantization> read_quantization(const std::string& prefix,
     OCTAVO_RETURN_IF_ERROR(read_metadata(*file, prefix, found));
     for (auto at = file->tensors().lower_bound(prefix); at != file->tensors().end() && at->first.starts_with(prefix);
          ++at) {
-      const auto& [name, info] = *at;
+      const std::string& name = at->first;  // clang 14 captures no structured bindings
+      const TensorInfo& info = at->second;
       const auto layer = [&](std::string_view ending) { return name.substr(0, name.size() - ending.size()); };
       if (std::string_view(name).substr(prefix.size()) == kScaledFp8Marker || name.ends_with(kOldInputScale) ||
           name.ends_with(kNewInputScale)) {
