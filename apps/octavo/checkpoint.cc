@@ -11,6 +11,7 @@
 #include "text/clip_tokenizer.h"
 #include "text/t5_tokenizer.h"
 #include "version.h"
+#include "weights/layouts/name_map.h"
 #include "weights/synthesis/synthetic_source.h"
 #include "write_checkpoint.h"
 
@@ -98,7 +99,7 @@ Status run_synth(const SynthOptions& options) {
   exported.text_encoders = !options.without_text_encoders;
   exported.base_name = base_name_of(options.out);
   exported.metadata = {
-      {"octavo.synthesised",
+      {std::string(weights::kSynthesisedMetadata),
        fmt::format("octavo {} checkpoint synth --family {} --blocks {} --heads {} --width-of-t5 {} "
                    "--width-of-vae {} --outliers {} --seed {}; 0 = the family's",
                    kVersion, options.family, options.reductions.blocks, options.reductions.heads,

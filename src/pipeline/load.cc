@@ -112,6 +112,10 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
   spdlog::info("{}: {:.1f} MiB of weights on {}; arithmetic {} because {}; loaded in {:.3f} s",
                pipeline->capabilities_.model_name, static_cast<double>(pipeline->model_.weight_bytes) / (1 << 20),
                traits.name, dtype_name(dtype), reason, seconds(std::chrono::steady_clock::now() - started));
+  if (checkpoint.has_random_weights()) {
+    spdlog::warn("{} has random weights of `octavo checkpoint synth`: its pictures are noise",
+                 pipeline->capabilities_.model_name);
+  }
   if (!pipeline->model_.encoder_t5) {
     spdlog::warn("{} has no T5 encoder: its part of the prompt is zeros, as in diffusers",
                  pipeline->capabilities_.model_name);

@@ -368,6 +368,15 @@ Status ModelCheckpoint::check_fit() {
   return {};
 }
 
+bool ModelCheckpoint::has_random_weights() const {
+  for (const auto& [part, place] : parts_) {
+    for (const auto& file : place.files) {
+      if (file->metadata().contains(kSynthesisedMetadata)) return true;
+    }
+  }
+  return false;
+}
+
 Result<ModelCheckpoint> ModelCheckpoint::open(const ModelFiles& files) {
   ModelCheckpoint checkpoint;
   checkpoint.given_ = files;

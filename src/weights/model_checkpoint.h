@@ -55,6 +55,8 @@ class ModelCheckpoint {
   Family family() const { return family_; }
   /// One line for the log: which model, told from what, and where each part comes from.
   const std::string& findings() const { return findings_; }
+  /// Whether a part's weights are random ones of `octavo checkpoint synth`.
+  bool has_random_weights() const;
 
  private:
   /// Files of one part, and how its names lie in them.

@@ -75,6 +75,7 @@ inline constexpr std::string_view kNewWeightScale = ".weight_scale";
 inline constexpr std::string_view kNewInputScale = ".input_scale";
 inline constexpr std::string_view kComfyQuant = ".comfy_quant";  // new form: u8 [n], JSON {"format": ...}
 inline constexpr std::string_view kQuantizationMetadata = "_quantization_metadata";  // header, JSON {"layers": ...}
+inline constexpr std::string_view kSynthesisedMetadata = "octavo.synthesised";  // header, how random weights were made
 /// Key of the header's metadata under which this project's files carry, as one JSON object {folder: config.json},
 /// what shapes do not tell (group counts, the autoencoder's factors). Files of others do without.
 inline constexpr std::string_view kConfigsMetadata = "octavo.configs";
