@@ -22,7 +22,7 @@ const Tolerance kOpBf16Rounded{"op_bf16_rounded", 5e-3, 8e-2,
                                "product with v, which adds an independent error of the same size"};
 
 const Tolerance kForwardF32{"forward_f32", 1e-4, 1e-2,
-                            "op errors of 1e-5 add up as random walks over some ten blocks; the issue's bound for a "
+                            "op errors of 1e-5 add up as random walks over some ten blocks; the project's bound for a "
                             "forward"};
 
 const Tolerance kForwardBf16{"forward_bf16", 5e-2, 1.0,
