@@ -13,6 +13,7 @@ find_package(ZLIB REQUIRED)               # zlib1g-dev
 find_package(JPEG REQUIRED)               # libjpeg62-turbo-dev
 pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp libwebpdemux libwebpmux)  # libwebp-dev
 find_package(CLI11 REQUIRED)              # libcli11-dev
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)  # libssl-dev
 find_package(prometheus-cpp REQUIRED CONFIG COMPONENTS core)  # prometheus-cpp-dev
 if(OCTAVO_TESTS)
   find_package(GTest REQUIRED)            # libgtest-dev libgmock-dev

@@ -10,7 +10,7 @@
 #include <map>
 #include <sstream>
 
-#include "testing/sha256.h"
+#include "base/sha256.h"
 
 namespace octavo::weights {
 namespace {
@@ -66,7 +66,7 @@ TEST(PartTensors, released_models_have_exactly_the_recorded_names_and_shapes) {
     const auto& recorded = recording.at("tables").at(expected.recorded);
     EXPECT_EQ(recorded.at("tensors").to_number<std::size_t>(), expected.tensors);
     EXPECT_EQ(recorded.at("parameters").to_number<std::int64_t>(), expected.parameters);
-    EXPECT_EQ(std::string(recorded.at("sha256").as_string()), testing::sha256_hex(listing(expected.table)));
+    EXPECT_EQ(std::string(recorded.at("sha256").as_string()), sha256_hex(listing(expected.table)));
   }
 }
 

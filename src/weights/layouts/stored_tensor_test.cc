@@ -10,8 +10,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/sha256.h"
 #include "tensor/float8.h"
-#include "testing/sha256.h"
 #include "weights/layouts/part_tensors.h"
 #include "weights/test_files.h"
 #include "weights/weight_store.h"
@@ -110,7 +110,7 @@ TEST(OriginalLayout, values_equal_what_diffusers_converters_make) {
       const TensorView view = store.require(tensor.name, tensor.shape);
       ASSERT_TRUE(view.defined() && view.contiguous()) << tensor.name;
       const std::span bytes(static_cast<const std::byte*>(view.data()), view.byte_count());
-      EXPECT_EQ(testing::sha256_hex(bytes).substr(0, 16), recorded.at(tensor.name).as_string()) << tensor.name;
+      EXPECT_EQ(sha256_hex(bytes).substr(0, 16), recorded.at(tensor.name).as_string()) << tensor.name;
     }
     EXPECT_TRUE(store.finish().ok());
   }
