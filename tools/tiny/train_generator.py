@@ -7,6 +7,9 @@ Rectified flow: x = (1 - sigma) latent + sigma noise, the model predicts noise -
 shifted by 3 (a tenth uniform); a tenth of the captions is empty. The learning rate follows the clock and is zero when
 the time is over. Every minute generator-1-of-N.safetensors and so on (the EMA, 16 bit), generator-state-1-of-N (the
 weights and the squares of Adam, 16 bit, for --resume) are written; generator.jsonl is the curve.
+
+On several GPUs: `torchrun --nproc-per-node N tools/tiny/train_generator.py ...`; each has --batch pictures a step and a
+pool of its own, and the gradients are averaged.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from safetensors.torch import load_file
 
 import modules as m
 from render import Renderer
-from training import Clock, Flat, Graphed, Log, load_parts, save_parts
+from training import Clock, Flat, Graphed, Log, Ranks, load_parts, save_parts
 
 BATCH = 512  # pictures of 256x256 a step
 # Other sizes: aspect of the scenes, width, height, pictures a step where 256x256 has BATCH, share of the steps.
@@ -47,9 +50,10 @@ def muon_shape(name, p):
 class Pool:
     """Latents of one size with the captions of their scenes, renewed a little at a time."""
 
-    def __init__(self, scenes, width, height, count, encode, device):
+    def __init__(self, scenes, width, height, count, encode, device, begin):
+        """`begin`: the share of the scenes that lies before the first one taken."""
         self.scenes, self.width, self.height, self.encode, self.device = scenes, width, height, encode, device
-        self.count, self.next, self.fill_at = count, 0, 0
+        self.count, self.next, self.fill_at = count, int(begin * len(scenes["objects"])), 0
         self.latents = torch.zeros(count, 16, height // 8, width // 8, device=device, dtype=torch.float16)
         self.rows = torch.zeros(count, dtype=torch.long, device=device)
 
@@ -117,9 +121,10 @@ def main():
     args = p.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    torch.manual_seed(1)
+    ranks = Ranks()
+    torch.manual_seed(1 + ranks.rank)
     os.makedirs(args.out, exist_ok=True)
-    log = Log(os.path.join(args.out, "generator.jsonl"))
+    log = Log(os.path.join(args.out, "generator.jsonl") if ranks.rank == 0 else None)
     with open(os.path.join(args.scenes, "tokens.json"), encoding="utf-8") as f:
         tokens = json.load(f)
     with open(os.path.join(args.vae, "vae.json"), encoding="utf-8") as f:
@@ -148,21 +153,23 @@ def main():
             data = np.load(path)
             scenes[aspect] = {k: torch.from_numpy(data[k]).to(device) for k in
                               ("objects", "backgrounds", "clip", "t5")}
-    main_pool = Pool(scenes["1x1"], 256, 256, args.pool, encode, device)
+    main_pool = Pool(scenes["1x1"], 256, 256, args.pool, encode, device, ranks.rank / ranks.count)
     main_pool.fill(min(256, args.pool))
     log(event="pool filled", latents=args.pool, mean=main_pool.latents[:2000].float().mean().item(),
         std=main_pool.latents[:2000].float().std().item())
 
     generator = m.initialise(m.Generator(tokens["clip"], tokens["t5"], onehot=device == "cuda")).to(device)
     flat = Flat(generator, device, muon=muon_shape, dtype=dtype)
+    for buffer in (flat.master, flat.shadow, flat.ema):
+        ranks.agree(buffer)
     trainable = Trainable(generator)
     compiled = trainable if args.plain else torch.compile(trainable, dynamic=False)
     empty_clip = torch.tensor(tokens["empty_clip"], device=device)
     empty_t5 = torch.tensor(tokens["empty_t5"], device=device)
     losses = torch.zeros(2, device=device)  # sum and count, 256x256 only
 
-    def make_step(pool, batch, run, counted):
-        def step():
+    def make_gradients(pool, batch, run, counted):
+        def gradients():
             at = torch.randint(0, pool.count, (batch,), device=device)
             rows = pool.rows[at]
             latent = pool.latents[at].float()
@@ -173,23 +180,25 @@ def main():
             loss = run(latent, noise, sample_sigma(batch, device), ids_l, clip_g_ids(ids_l, tokens["end"]), ids_t5)
             flat.grad.zero_()
             loss.backward()
-            flat.step()
             if counted:
                 losses.add_(torch.stack([loss.detach(), torch.ones_like(loss)]))
-        return step
+        return gradients
 
     flat.lr.fill_(0.0)
     flat.lr_muon.fill_(0.0)
-    main_step = Graphed(make_step(main_pool, args.batch, compiled, True), enabled=not args.plain)
-    log(event="ready at 256x256", captured=main_step.graph is not None)
+    main_gradients = Graphed(make_gradients(main_pool, args.batch, compiled, True), enabled=not args.plain)
+    update = Graphed(flat.step, enabled=not args.plain)
+    log(event="ready at 256x256", captured=main_gradients.graph is not None and update.graph is not None,
+        processes=ranks.count)
     others, shares = [], []
     for aspect, width, height, batch, share in OTHER_SIZES if args.other_pool else []:
         if aspect in scenes:
-            others.append([Pool(scenes[aspect], width, height, args.other_pool, encode, device),
+            others.append([Pool(scenes[aspect], width, height, args.other_pool, encode, device,
+                                ranks.rank / ranks.count),
                            max(1, batch * args.batch // BATCH), None])
             shares.append(share)
-    # The average starts over: warming up a graph has already taken steps, at rate zero.
-    for buffer in (flat.first, flat.second, flat.count):
+    # The averages start over: warming up the graph has already taken steps, at rate zero.
+    for buffer in (flat.first, flat.second, flat.count, losses):
         buffer.zero_()
     n, seen = 0, 0
     if args.resume:
@@ -206,41 +215,43 @@ def main():
         save_parts(state, os.path.join(args.out, "generator"), steps=n, seen=seen)
         save_parts(flat.checkpoint(), os.path.join(args.out, "generator-state"), steps=n, seen=seen)
 
-    while (share := clock.share()) < 1:
-        warm = min(1.0, (n - began + 1) / 300)
-        rate = warm * (1.0 if share < args.constant else max(0.0, (1 - share) / (1 - args.constant)))
-        flat.lr.fill_(args.lr * rate)
-        flat.lr_muon.fill_(args.lr_muon * rate)
-        flat.keep.fill_(min(0.9995, n / (n + 100)))
-        pick = picks.random()
-        if others and share > 0.04 and pick < sum(shares):
-            k = int(np.searchsorted(np.cumsum(shares), pick))
-            pool, batch, step = others[k]
-            if step is None:  # made when first needed: nothing waits for sizes at the start
-                pool.fill(min(150, args.other_pool))
-                held = flat.lr.item(), flat.lr_muon.item()
-                flat.lr.fill_(0.0)
-                flat.lr_muon.fill_(0.0)
-                step = others[k][2] = Graphed(make_step(pool, batch, trainable, False), enabled=not args.plain, warm=2)
-                flat.lr.fill_(held[0])
-                flat.lr_muon.fill_(held[1])
-                log(event=f"ready at {pool.width}x{pool.height}", captured=step.graph is not None)
-            step()
-            seen += batch
-        else:
-            main_step()
-            seen += args.batch
-        n += 1
-        if n % args.every == 0:
-            main_pool.renew(min(args.renew, args.pool))
+    at_once = 1 if args.plain else 20  # steps between two looks at the clock, on which all processes must agree
+    while (share := ranks.agree(torch.tensor(clock.share(), device=device)).item()) < 1:
+        for _ in range(at_once):
+            warm = min(1.0, (n - began + 1) / 300)
+            rate = warm * (1.0 if share < args.constant else max(0.0, (1 - share) / (1 - args.constant)))
+            flat.lr.fill_(args.lr * rate)
+            flat.lr_muon.fill_(args.lr_muon * rate)
+            flat.keep.fill_(min(0.9995, n / (n + 100)))
+            pick = picks.random()
+            if others and share > 0.04 and pick < sum(shares):
+                k = int(np.searchsorted(np.cumsum(shares), pick))
+                pool, batch, gradients = others[k]
+                if gradients is None:  # made when first needed: nothing waits for sizes at the start
+                    pool.fill(min(150, args.other_pool))
+                    gradients = others[k][2] = Graphed(make_gradients(pool, batch, trainable, False),
+                                                       enabled=not args.plain, warm=2)
+                    log(event=f"ready at {pool.width}x{pool.height}", captured=gradients.graph is not None)
+                gradients()
+                seen += batch * ranks.count
+            else:
+                main_gradients()
+                seen += args.batch * ranks.count
+            ranks.average(flat.grad)
+            update()
+            n += 1
+            if n % args.every == 0:
+                main_pool.renew(min(args.renew, args.pool))
         if n % (50 if args.plain else 200) == 0:
             total, count = losses.tolist()
             losses.zero_()
             log(step=n, seen=seen, share=share, loss=total / max(count, 1), norm=flat.norm.item(), rate=rate)
-            if (clock.share() - saved_at) * args.seconds > 60:
+            if ranks.rank == 0 and (clock.share() - saved_at) * args.seconds > 60:
                 saved_at = clock.share()
                 save()
-    save()
+    if ranks.rank == 0:
+        save()
+    ranks.close()
     log(event="done", step=n, seen=seen)
 
 

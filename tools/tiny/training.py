@@ -6,8 +6,36 @@ import os
 import time
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+
+class Ranks:
+    """The processes that train one model together, one a GPU, as torchrun starts them; a single one without it."""
+
+    def __init__(self):
+        self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        if self.count > 1:
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+    def average(self, tensor):
+        """The mean over all processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+            tensor.div_(self.count)
+
+    def agree(self, tensor):
+        """The first process's values, in place."""
+        if self.count > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
+    def close(self):
+        if self.count > 1:
+            dist.destroy_process_group()
 
 
 class Flat:
@@ -153,7 +181,8 @@ class Graphed:
             if Graphed.pool is None:
                 Graphed.pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=Graphed.pool):
+            # Of this thread alone: NCCL's watchdog asks for events meanwhile.
+            with torch.cuda.graph(graph, pool=Graphed.pool, capture_error_mode="thread_local"):
                 function()
             self.graph = graph
         except Exception as e:  # noqa: BLE001  (slower is better than not at all)
@@ -189,12 +218,14 @@ class Clock:
 
 
 class Log:
-    """Lines on the terminal and in a .jsonl file."""
+    """Lines on the terminal and in a .jsonl file; none without a path."""
 
     def __init__(self, path):
         self.path, self.begin = path, time.time()
 
     def __call__(self, **values):
+        if self.path is None:
+            return
         values = {"t": round(time.time() - self.begin, 1), **values}
         line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()})
         print(line, flush=True)
