@@ -11,6 +11,7 @@
 #include "weights/checkpoint.h"
 #include "weights/export/infer_config.h"
 #include "weights/export/json_text.h"
+#include "weights/quantization/provenance.h"
 #include "weights/safetensors_writer.h"
 
 namespace octavo::weights {
@@ -60,6 +61,16 @@ Result<boost::json::object> configs_of(const SafetensorsFile& file) {
   return std::move(value.get_object());
 }
 
+/// Codes with scales of channels and blocks are the end of a path: what is made of them would be rounded twice.
+Status check_plain(const SafetensorsFile& file) {
+  const auto found = file.metadata().find(kProvenanceMetadata);
+  if (found == file.metadata().end()) return {};
+  const auto provenance = parse_provenance(found->second, file.path().string());
+  return failed_precondition(file.path().string(),
+                             fmt::format("is quantised already ({}); start from the 16-bit weights",
+                                         provenance.ok() ? provenance->in_words() : provenance.status().message()));
+}
+
 template <typename Tensors>
 NameSizes name_sizes(const Tensors& tensors) {
   NameSizes sizes;
@@ -77,6 +88,7 @@ NameSizes name_sizes(const Tensors& tensors) {
 
 Status CheckpointSource::gather_file(const fs::path& path, const Part* forced, std::vector<Gathered>& into) {
   OCTAVO_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::open(path));
+  OCTAVO_RETURN_IF_ERROR(check_plain(*file));
   OCTAVO_ASSIGN_OR_RETURN(const boost::json::object configs, configs_of(*file));
   std::map<Part, Gathered> found;
   std::optional<Part> bare;
@@ -139,6 +151,7 @@ Result<std::vector<CheckpointSource::Gathered>> CheckpointSource::gather(const f
     OCTAVO_ASSIGN_OR_RETURN(const auto part, folder.open_part(name));
     Gathered one{row.part, {}, json_text(part.config)};
     for (const auto& file : part.weights.files()) {
+      OCTAVO_RETURN_IF_ERROR(check_plain(*file));
       for (const auto& [tensor, info] : file->tensors()) one.tensors.emplace(tensor, Stored{file, &info});
     }
     gathered.push_back(std::move(one));

@@ -18,7 +18,7 @@ class CheckpointSource final : public TensorSource {
   /// `model`: a diffusers folder, a .safetensors file, or a folder of such files. `extra`: parts that are elsewhere, in
   /// files of their own; they replace what the model has. Configurations come from the folder, from the header of this
   /// project's files, or are told from the shapes. kNotFound, kDataCorruption or kInvalidArgument in one line that
-  /// names the file or tensor.
+  /// names the file or tensor; kFailedPrecondition for files that `octavo quantize` wrote (quantization/provenance.h).
   static Result<std::unique_ptr<CheckpointSource>> open(
       const std::filesystem::path& model, const std::vector<std::pair<Part, std::filesystem::path>>& extra = {});
 

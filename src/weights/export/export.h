@@ -17,7 +17,8 @@ struct ExportControl {
 };
 
 /// kFailedPrecondition when `out` exists; kResourceExhausted when the disk has not the room, before anything is
-/// written, or fails underway; kDataCorruption naming a tensor that holds NaN or infinity and was to be scaled.
+/// written, or fails underway; kDataCorruption naming a tensor, and where in it is a NaN or infinity, that was to be
+/// scaled or that the plan wants checked.
 /// Whatever happens, `out` is whole or absent and no temporary stays. Takes a few portions of memory, not a tensor.
 Status export_checkpoint(const TensorSource& source, const ExportPlan& plan, const std::filesystem::path& out,
                          const ExportControl& control);

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "weights/export/json_text.h"
+#include "weights/quantization/provenance.h"
 
 namespace octavo::weights {
 namespace {
@@ -17,6 +18,7 @@ constexpr std::string_view kFp8Layer = R"({"format": "float8_e4m3fn"})";
 constexpr std::string_view kFp8LayerInFullPrecision =
     R"({"format": "float8_e4m3fn", "full_precision_matrix_mult": true})";
 constexpr std::size_t kAlignment = 8;
+constexpr std::string_view kWeightEnding = ".weight";
 
 bool is_text_encoder(Part part) { return part != Part::kTransformer && part != Part::kVae; }
 
@@ -50,16 +52,29 @@ class Planner {
 
   DType dtype_of(const SourceTensor& tensor) const {
     if (options_.dtype) return *options_.dtype;
-    if (options_.scaled == ScaledFp8::kNone || dtype_size(tensor.dtype) == 2) return tensor.dtype;
+    const bool widths_stay = options_.scaled == ScaledFp8::kNone && options_.quantized.empty();
+    if (widths_stay || dtype_size(tensor.dtype) == 2) return tensor.dtype;
     return DType::kBF16;
   }
 
   Result<std::vector<PlannedTensor>> diffusers_tensors(std::size_t part) const {
     std::vector<PlannedTensor> planned;
+    const auto quantized = options_.quantized.find(parts_[part].part);
+    std::size_t layers = 0;
     for (std::size_t i = 0; i < parts_[part].tensors.size(); ++i) {
       const SourceTensor& tensor = parts_[part].tensors[i];
+      if (quantized != options_.quantized.end() && tensor.name.ends_with(kWeightEnding)) {
+        const std::string layer = tensor.name.substr(0, tensor.name.size() - kWeightEnding.size());
+        if (const auto found = quantized->second.layers.find(layer); found != quantized->second.layers.end()) {
+          add_quantized(planned, layer, tensor.shape, found->second, whole(part, i));
+          ++layers;
+          continue;
+        }
+      }
       planned.push_back(values(tensor.name, tensor.shape, dtype_of(tensor), whole(part, i)));
     }
+    OCTAVO_CHECK(quantized == options_.quantized.end() || layers == quantized->second.layers.size(),
+                 "{} layers are to be quantised, {} of them exist", quantized->second.layers.size(), layers);
     return planned;
   }
 
@@ -128,15 +143,19 @@ class Planner {
     OCTAVO_ASSIGN_OR_RETURN(std::vector<PlannedTensor> tensors, diffusers_tensors(part));
     std::vector<std::vector<PlannedTensor>> shards(1);
     std::size_t shard_bytes = 0, total = 0;
-    for (PlannedTensor& tensor : tensors) {
-      const std::size_t bytes = tensor.stored.byte_count();
+    for (std::size_t i = 0; i < tensors.size();) {
+      // What belongs to a weight stays in its file: it is made while the weight is.
+      std::size_t end = i + 1, bytes = tensors[i].stored.byte_count();
+      for (; end < tensors.size() && belongs_to_previous(tensors[end].kind); ++end) {
+        bytes += tensors[end].stored.byte_count();
+      }
       if (!shards.back().empty() && shard_bytes + bytes > limit) {
         shards.emplace_back();
         shard_bytes = 0;
       }
       shard_bytes += bytes;
       total += bytes;
-      shards.back().push_back(std::move(tensor));
+      for (; i < end; ++i) shards.back().push_back(std::move(tensors[i]));
     }
     boost::json::object map;
     for (std::size_t i = 0; i < shards.size(); ++i) {
@@ -145,6 +164,9 @@ class Planner {
                                    : fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
       for (const PlannedTensor& tensor : shards[i]) map[tensor.stored.name] = file;
       plan.files.push_back({folder + "/" + file, std::move(shards[i]), metadata({})});
+      if (const auto quantized = options_.quantized.find(source.part); quantized != options_.quantized.end()) {
+        for (const auto& [key, word] : quantized->second.metadata) plan.files.back().metadata[key] = word;
+      }
     }
     if (shards.size() > 1) {
       const boost::json::object index{{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}};
@@ -193,9 +215,52 @@ class Planner {
     tensor.constant = std::move(bytes);
     return tensor;
   }
+  template <typename Element>
+  static PlannedTensor list_of(const std::string& name, DType dtype, const std::vector<Element>& elements) {
+    PlannedTensor tensor;
+    tensor.stored = {name, std::string(safetensors_word(dtype)), Shape{static_cast<std::int64_t>(elements.size())}};
+    tensor.kind = PlannedTensor::Kind::kConstant;
+    tensor.constant.assign(reinterpret_cast<const char*>(elements.data()), elements.size() * sizeof(Element));
+    return tensor;
+  }
+  /// The codes of a layer's weight, and behind them what belongs to it.
+  static void add_quantized(std::vector<PlannedTensor>& planned, const std::string& layer, const Shape& shape,
+                            const QuantizedLayer& how, std::vector<Piece> pieces) {
+    OCTAVO_CHECK(shape.rank() == 2 && is_quantized(how.format), "{} {} cannot be quantised to {}", layer,
+                 shape.to_string(), dtype_name(how.format));
+    OCTAVO_CHECK(how.input_multiplier.empty() || static_cast<std::int64_t>(how.input_multiplier.size()) == shape[1],
+                 "{}: {} multipliers for {} inputs", layer, how.input_multiplier.size(), shape[1]);
+    PlannedTensor codes = values(layer + std::string(kWeightEnding), shape, how.format, std::move(pieces));
+    codes.kind = PlannedTensor::Kind::kCodes;
+    codes.layer = how;
+    planned.push_back(std::move(codes));
+    PlannedTensor scales =
+        values(layer + std::string(kNewWeightScale),
+               how.grain == ScaleGrain::kRow ? Shape{shape[0], 1} : scale_shape(how.grain, shape[0], shape[1]),
+               DType::kF32, {});
+    scales.kind = PlannedTensor::Kind::kCodeScales;
+    planned.push_back(std::move(scales));
+    if (how.input_scale) {
+      planned.push_back(
+          list_of(layer + std::string(kNewInputScale), DType::kF32, std::vector<float>{*how.input_scale}));
+    }
+    if (!how.input_multiplier.empty()) {
+      planned.push_back(list_of(layer + std::string(kInputMultiplier), DType::kF32, how.input_multiplier));
+    }
+    if (how.outliers.empty()) return;
+    planned.push_back(list_of(layer + std::string(kOutlierIndex), DType::kI32, how.outliers));
+    PlannedTensor columns = values(layer + std::string(kOutlierWeight),
+                                   Shape{shape[0], static_cast<std::int64_t>(how.outliers.size())}, DType::kBF16, {});
+    columns.kind = PlannedTensor::Kind::kOutliers;
+    planned.push_back(std::move(columns));
+  }
   static Status unknown(Part part, const std::string& name) {
     return invalid_argument(
         name, fmt::format("is a tensor of the {} that the original layout does not know", names_of(part).title));
+  }
+  static bool belongs_to_previous(PlannedTensor::Kind kind) {
+    return kind == PlannedTensor::Kind::kCodeScales || kind == PlannedTensor::Kind::kConstant ||
+           kind == PlannedTensor::Kind::kOutliers;
   }
   static bool any_scaled(const std::vector<PlannedTensor>& tensors) {
     return std::any_of(tensors.begin(), tensors.end(),
@@ -304,7 +369,11 @@ std::size_t ExportPlan::byte_count() const {
 std::size_t ExportPlan::scaled_count() const {
   std::size_t count = 0;
   for (const PlannedFile& file : files) {
-    for (const PlannedTensor& tensor : file.tensors) count += tensor.kind == PlannedTensor::Kind::kScaledWeight ? 1 : 0;
+    for (const PlannedTensor& tensor : file.tensors) {
+      const bool scaled =
+          tensor.kind == PlannedTensor::Kind::kScaledWeight || tensor.kind == PlannedTensor::Kind::kCodes;
+      count += scaled ? 1 : 0;
+    }
   }
   return count;
 }
@@ -313,8 +382,12 @@ Result<ExportPlan> plan_export(const std::vector<SourcePart>& parts, const Expor
   if (options.scaled != ScaledFp8::kNone && options.layout != CheckpointLayout::kComfyUi) {
     return invalid_argument("--layout", "scaled FP8 is a form of the comfyui layout");
   }
+  if (!options.quantized.empty() && options.layout != CheckpointLayout::kDiffusers) {
+    return invalid_argument("--layout", "weights with scales of channels or blocks are a form of the diffusers layout");
+  }
   const Planner planner(parts, options);
   ExportPlan plan;
+  plan.check_finite = !options.quantized.empty();
   if (options.layout == CheckpointLayout::kDiffusers) {
     for (std::size_t i = 0; i < parts.size(); ++i) OCTAVO_RETURN_IF_ERROR(planner.add_diffusers_part(i, plan));
     return plan;

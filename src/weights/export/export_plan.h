@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tensor/quantized.h"
 #include "weights/export/tensor_source.h"
 #include "weights/safetensors_writer.h"
 
@@ -29,12 +30,29 @@ bool is_folder(CheckpointLayout layout);
 /// weight_scale and a comfy_quant tensor a layer.
 enum class ScaledFp8 { kNone, kOld, kNew };
 
+/// How the weight [N, K] of one layer is stored in 8 bits (quantization/provenance.h has the names of its tensors).
+struct QuantizedLayer {
+  DType format = DType::kE4M3;  // kE4M3 | kE5M2 | kI8
+  ScaleGrain grain = ScaleGrain::kRow;
+  std::optional<float> input_scale;     // of a static input
+  std::vector<float> input_multiplier;  // [K], or empty
+  std::vector<std::int32_t> outliers;   // ascending columns that are stored apart, in bf16
+};
+
+struct QuantizedPart {
+  std::map<std::string, QuantizedLayer, std::less<>> layers;  // by canonical name without ".weight"
+  std::map<std::string, std::string> metadata;                // of the part's files, beside ExportOptions::metadata
+};
+
 struct ExportOptions {
   CheckpointLayout layout = CheckpointLayout::kDiffusers;
   std::optional<DType> dtype;  // nothing: each tensor keeps its own
   /// Weights of the transformer's and T5's linear layers in E4M3 with one scale a tensor, amax / 448; all else as
   /// `dtype`, or as it is when it has 16 bits, or bf16. Only with kComfyUi.
   ScaledFp8 scaled = ScaledFp8::kNone;
+  /// Layers in 8 bits; all else of the whole model as with `scaled`, and NaN or infinity anywhere is an error. Only
+  /// with kDiffusers.
+  std::map<Part, QuantizedPart> quantized;
   bool text_encoders = true;  // false leaves them out (kOriginal)
   std::string base_name;      // of the main file of kSeparateParts, without extension
   /// Limit of one file of the diffusers layout; 0 = the originals': 10 GB by diffusers, 5 GB by transformers.
@@ -56,12 +74,16 @@ struct PlannedTensor {
     kScaledWeight,  // the pieces divided by their scale, in E4M3
     kScale,         // f32: the scale of the kScaledWeight before it
     kConstant,      // `constant`
+    kCodes,         // the pieces (one whole weight) as `layer` says
+    kCodeScales,    // f32: the scales of the kCodes before it
+    kOutliers,      // bf16: the columns that the kCodes before it left out
   };
   StreamedTensor stored;
   Kind kind = Kind::kValues;
   DType dtype = DType::kF32;  // of kValues
   std::vector<Piece> pieces;  // in the order of the stored rows
   std::string constant;
+  QuantizedLayer layer;  // of kCodes
 };
 
 struct PlannedFile {
@@ -74,13 +96,14 @@ struct PlannedFile {
 struct ExportPlan {
   std::vector<PlannedFile> files;
   std::map<std::string, std::string> texts;  // path below the folder to content: configurations and indexes
+  bool check_finite = false;  // NaN or infinity in kValues is an error, as it always is in what is scaled
   std::size_t byte_count() const;
-  /// Stored tensors in scaled FP8.
+  /// Stored weights with scales.
   std::size_t scaled_count() const;
 };
 
 /// kInvalidArgument when the layout cannot hold what the source has (scaled FP8 outside ComfyUI's layout, a part that
-/// is missing).
+/// is missing). A layer of `options.quantized` must be a matrix of its part (checked).
 Result<ExportPlan> plan_export(const std::vector<SourcePart>& parts, const ExportOptions& options);
 
 /// The layers that ComfyUI's scaled files hold in FP8: every Linear of the transformer (not the patch convolution, not
