@@ -4,6 +4,10 @@
 
 namespace octavo::layers {
 
+std::string Linear::input_tap(const LoadContext& load, const std::string& prefix) {
+  return load.weights.label() + "." + prefix + ".input";
+}
+
 void Linear::set_weight(LoadContext& load, const TensorView& plain) {
   auto packed = ops::pack_matmul_weight(load.device, plain, load.activation_dtype);
   if (!packed.ok()) {
@@ -16,6 +20,7 @@ void Linear::set_weight(LoadContext& load, const TensorView& plain) {
 Linear Linear::load(LoadContext& load, const std::string& prefix, std::int64_t in_features, std::int64_t out_features,
                     bool with_bias) {
   Linear linear;
+  linear.input_tap_ = input_tap(load, prefix);
   linear.in_features_ = in_features;
   linear.out_features_ = out_features;
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_features, in_features});
@@ -27,6 +32,7 @@ Linear Linear::load(LoadContext& load, const std::string& prefix, std::int64_t i
 Linear Linear::load_patch_embedding(LoadContext& load, const std::string& prefix, std::int64_t channels,
                                     std::int64_t out_features) {
   Linear linear;
+  linear.input_tap_ = input_tap(load, prefix);
   linear.in_features_ = channels * 4;
   linear.out_features_ = out_features;
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_features, channels, 2, 2});
@@ -38,6 +44,7 @@ Linear Linear::load_patch_embedding(LoadContext& load, const std::string& prefix
 Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefixes, std::int64_t in_features,
                            std::int64_t out_features_each, bool with_bias) {
   Linear linear;
+  linear.input_tap_ = input_tap(load, prefixes.front());
   linear.in_features_ = in_features;
   linear.out_features_ = out_features_each * static_cast<std::int64_t>(prefixes.size());
   std::vector<TensorView> weights;
@@ -94,6 +101,7 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
 
 void Linear::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                      const LinearExtras& extras) const {
+  context.tap(input_tap_, x);
   ops::MatmulArgs args;
   args.x = x;
   args.weight = weight_;

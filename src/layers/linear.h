@@ -30,6 +30,7 @@ class Linear {
   static Linear load_patch_embedding(LoadContext& load, const std::string& prefix, std::int64_t channels,
                                      std::int64_t out_features);
 
+  /// Taps x as "<part>.<prefix>.input" (joined: the first prefix), then
   /// out = epilogue(x * weight^T + bias); x [M, K] or [B, T, K] f32 | bf16, out alike with N, f32 | bf16.
   void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                const LinearExtras& extras = {}) const;
@@ -40,7 +41,9 @@ class Linear {
   std::size_t owned_bytes() const;
 
  private:
+  static std::string input_tap(const LoadContext& load, const std::string& prefix);
   void set_weight(LoadContext& load, const TensorView& plain);
+  std::string input_tap_;
   std::int64_t in_features_ = 0;
   std::int64_t out_features_ = 0;
   ops::MatmulWeight weight_;
