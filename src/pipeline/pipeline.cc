@@ -214,20 +214,57 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   return run;
 }
 
+void Pipeline::guided_velocity(Run& run, int step, const TensorView& latents, float sigma, const TensorView& out) {
+  const auto found = std::find(run.model_sigmas.begin(), run.model_sigmas.end(), sigma);
+  OCTAVO_CHECK(found != run.model_sigmas.end(), "sigma {} was not announced by the sampler", sigma);
+  const auto call = static_cast<int>(found - run.model_sigmas.begin());
+  model_.mmdit.predict(*context_, latents, call, run.conditioning, run.prediction);
+  sampling::apply_guidance(*context_, run.guidance, run.prediction, out);
+  if (run.skipped.defined() && run.skip_layers.applies(step, run.sampler.steps())) {
+    // The prompt's branch alone; it is the second of the two.
+    model_.mmdit.predict(*context_, latents, 0, run.conditioning.part(call, 1, 1), run.skipped, run.skip_layers.layers);
+    sampling::apply_skip_layer_guidance(*context_, run.skip_layers, run.prediction.slice(0, 1, 1), run.skipped, out);
+  }
+}
+
+Result<std::vector<std::vector<float>>> Pipeline::predict(const DenoiseState& state, std::span<const ModelCall> calls,
+                                                          const generation::RunControl& control) {
+  OCTAVO_ASSIGN_OR_RETURN(Run run, start_run(state));
+  const Shape& shape = state.sampler.shape;
+  const auto elements = static_cast<std::size_t>(shape.element_count());
+  const std::size_t bytes = elements * sizeof(float);
+  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer latents, allocate(bytes));
+  OCTAVO_ASSIGN_OR_RETURN(const device::Buffer velocity, allocate(bytes));
+  const TensorView latents_view(latents.data(), DType::kF32, shape), velocity_view(velocity.data(), DType::kF32, shape);
+  generation::Progress progress{state.image_index, state.request.image_count, 0, static_cast<int>(calls.size()),
+                                std::string(telemetry::kDenoise)};
+  std::vector<std::vector<float>> velocities;
+  for (const ModelCall& call : calls) {
+    OCTAVO_RETURN_IF_ERROR(check_control(control));
+    const bool announced =
+        std::find(run.model_sigmas.begin(), run.model_sigmas.end(), call.sigma) != run.model_sigmas.end();
+    if (!announced || call.latents.size() != elements) {
+      return invalid_argument("calls", fmt::format("{} values at sigma {} are not of a loop over {}",
+                                                   call.latents.size(), call.sigma, shape.to_string()));
+    }
+    device_->copy_to_device(*stream_, latents.data(), call.latents.data(), bytes);
+    guided_velocity(run, call.step, latents_view, call.sigma, velocity_view);
+    device_->copy_to_host(*stream_, velocities.emplace_back(elements).data(), velocity.data(), bytes);
+    stream_->synchronize();
+    ++progress.step;
+    if (control.on_progress) control.on_progress(progress);
+  }
+  return velocities;
+}
+
 Status Pipeline::advance(DenoiseState& state, int until_step, const generation::RunControl& control) {
   OCTAVO_ASSIGN_OR_RETURN(Run run, start_run(state));
   const int last = std::min(until_step, run.sampler.steps());
   const auto velocity = [&](const TensorView& latents, float sigma, const TensorView& out) {
-    const auto found = std::find(run.model_sigmas.begin(), run.model_sigmas.end(), sigma);
-    OCTAVO_CHECK(found != run.model_sigmas.end(), "sigma {} was not announced by the sampler", sigma);
-    const auto call = static_cast<int>(found - run.model_sigmas.begin());
-    model_.mmdit.predict(*context_, latents, call, run.conditioning, run.prediction);
-    sampling::apply_guidance(*context_, run.guidance, run.prediction, out);
-    if (run.skipped.defined() && run.skip_layers.applies(run.sampler.step(), run.sampler.steps())) {
-      // The prompt's branch alone; it is the second of the two.
-      model_.mmdit.predict(*context_, latents, 0, run.conditioning.part(call, 1, 1), run.skipped,
-                           run.skip_layers.layers);
-      sampling::apply_skip_layer_guidance(*context_, run.skip_layers, run.prediction.slice(0, 1, 1), run.skipped, out);
+    guided_velocity(run, run.sampler.step(), latents, sigma, out);
+    if (on_call_) {
+      stream_->synchronize();
+      on_call_(run.sampler.step(), sigma, latents, out);
     }
   };
   generation::Progress progress{state.image_index, state.request.image_count, run.sampler.step(), run.sampler.steps(),

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,6 +46,17 @@ struct KnownLatents {
 /// "auto" | "whole" | "bands"; errors name the flag --vae-memory.
 Result<LoadOptions::VaeMemory> parse_vae_memory(const std::string& name);
 
+/// One call of the transformer in a picture's loop: what the sampler asked about.
+struct ModelCall {
+  int step = 0;     // counts from 0; some samplers make two calls in a step
+  float sigma = 0;  // noise level of the latents
+  std::vector<float> latents;
+};
+
+/// Sees each call of advance() and the guided velocity that came of it, [1, C, height, width] f32 both, on the device;
+/// valid during the call only.
+using CallObserver = std::function<void(int step, float sigma, const TensorView& latents, const TensorView& velocity)>;
+
 /// One picture between two steps.
 struct DenoiseState {
   generation::GenerationRequest request;  // resolved, its pictures included
@@ -69,6 +81,12 @@ class Pipeline final : public generation::Generator {
   /// Runs steps until `until_step` are done (at most all). Cancel, deadline and NaN are looked at between steps; on
   /// kCancelled and kDeadlineExceeded `state` holds the last finished step, so the run can go on later.
   Status advance(DenoiseState& state, int until_step, const generation::RunControl& control);
+  /// What this model would say in another loop: the guided velocity of each of `calls`, as advance() would have it at
+  /// these latents. `state` is begin()'s for the same request; every sigma is one that its sampler asks about. Values
+  /// that are not finite are given back as they are. Cancel and deadline are looked at between calls, progress counts
+  /// them. kInvalidArgument (subject "calls") for latents or sigmas that are not of such a loop.
+  Result<std::vector<std::vector<float>>> predict(const DenoiseState& state, std::span<const ModelCall> calls,
+                                                  const generation::RunControl& control);
   /// The picture that the state's latents stand for.
   Result<image::Image> decode(const DenoiseState& state);
 
@@ -79,6 +97,8 @@ class Pipeline final : public generation::Generator {
   void clear_input_cache() { input_.reset(); }
   /// Receives every tapped tensor until set to null.
   void set_tap(device::TapSink* sink) { context_->set_tap(sink); }
+  /// Receives every call of the transformer in advance() until set to nothing.
+  void set_call_observer(CallObserver observer) { on_call_ = std::move(observer); }
   const models::Sd35& model() const { return model_; }
   std::size_t arena_bytes() const { return arena_.capacity_bytes(); }
 
@@ -107,6 +127,8 @@ class Pipeline final : public generation::Generator {
   /// Replaces the state's latents by the init image at noise level `sigma`.
   Status start_from_image(DenoiseState& state, float sigma);
   Result<Run> start_run(const DenoiseState& state);
+  /// Model, guidance and skip-layer guidance at a sigma that the run announced: [1, C, height, width] f32 both.
+  void guided_velocity(Run& run, int step, const TensorView& latents, float sigma, const TensorView& out);
   Result<device::Buffer> allocate(std::size_t bytes) { return device_->allocate(bytes); }
 
   std::unique_ptr<device::Device> device_;
@@ -118,6 +140,7 @@ class Pipeline final : public generation::Generator {
   generation::Capabilities capabilities_;
   TextConditioner text_{model_};
   std::optional<EncodedInput> input_;
+  CallObserver on_call_;
 };
 
 /// Loads a model of any layout and logs what was found and chosen, and why. Errors name the file, tensor or flag.

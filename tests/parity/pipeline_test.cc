@@ -253,6 +253,43 @@ TEST_F(PipelineTest, a_passed_deadline_ends_the_run) {
   EXPECT_EQ(pipeline_->generate(request(), control).status().code(), ErrorCode::kDeadlineExceeded);
 }
 
+TEST_F(PipelineTest, predict_says_what_the_loop_itself_saw) {
+  for (const char* sampler : {"euler", "heun"}) {  // one call a step, and two
+    GenerationRequest wanted = request();
+    wanted.sampler = sampler;
+    std::vector<ModelCall> calls;
+    std::vector<std::vector<float>> seen;
+    pipeline_->set_call_observer([&](int step, float sigma, const TensorView& latents, const TensorView& velocity) {
+      const auto copy = [](const TensorView& view) {
+        return std::vector<float>(view.as<float>(), view.as<float>() + view.element_count());
+      };
+      calls.push_back({step, sigma, copy(latents)});
+      seen.push_back(copy(velocity));
+    });
+    DenoiseState state = pipeline_->begin(wanted, 0).value();
+    const Status status = pipeline_->advance(state, state.sampler.steps(), {});
+    pipeline_->set_call_observer({});
+    ASSERT_TRUE(status.ok()) << status.to_string();
+    EXPECT_EQ(calls.size(), std::string(sampler) == "heun" ? 7u : 4u);
+    EXPECT_EQ(calls.back().step, 3);
+
+    const DenoiseState fresh = pipeline_->begin(wanted, 0).value();
+    EXPECT_EQ(calls.front().latents, fresh.sampler.latents);
+    int progress = 0;
+    RunControl control;
+    control.on_progress = [&](const generation::Progress& at) { progress = at.step; };
+    const auto said = pipeline_->predict(fresh, calls, control);
+    ASSERT_TRUE(said.ok()) << said.status().to_string();
+    EXPECT_EQ(*said, seen) << sampler;
+    EXPECT_EQ(progress, static_cast<int>(calls.size()));
+
+    control.cancel.cancel();
+    EXPECT_EQ(pipeline_->predict(fresh, calls, control).status().code(), ErrorCode::kCancelled);
+    calls.front().sigma = 0.123f;
+    EXPECT_EQ(pipeline_->predict(fresh, calls, {}).status().subject(), "calls");
+  }
+}
+
 TEST_F(PipelineTest, nan_in_the_latents_is_named_with_its_step) {
   DenoiseState state = pipeline_->begin(request(), 0).value();
   state.sampler.latents[5] = std::numeric_limits<float>::quiet_NaN();
