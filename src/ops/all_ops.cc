@@ -14,6 +14,7 @@
 #include "ops/matmul/matmul.h"
 #include "ops/norm/norm.h"
 #include "ops/patch/patch.h"
+#include "ops/quantize/quantize.h"
 #include "ops/sample/sample.h"
 
 namespace octavo::ops {
@@ -40,6 +41,7 @@ std::vector<const KernelTableBase*> all_tables() {
       &matmul_table(),
       &patchify_table(),
       &qkv_split_norm_table(),
+      &quantize_table(),
       &relative_bias_table(),
       &rms_norm_table(),
       &timestep_embedding_table(),

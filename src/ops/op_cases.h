@@ -96,5 +96,6 @@ CaseList embedding_cases(device::Device& device);
 CaseList patch_cases(device::Device& device);
 CaseList sample_cases(device::Device& device);
 CaseList cast_cases(device::Device& device);
+CaseList quantize_cases(device::Device& device);
 
 }  // namespace octavo::ops
