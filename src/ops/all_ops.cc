@@ -16,6 +16,7 @@
 #include "ops/patch/patch.h"
 #include "ops/quantize/quantize.h"
 #include "ops/sample/sample.h"
+#include "ops/scaled_matmul/scaled_matmul.h"
 
 namespace octavo::ops {
 
@@ -44,6 +45,7 @@ std::vector<const KernelTableBase*> all_tables() {
       &quantize_table(),
       &relative_bias_table(),
       &rms_norm_table(),
+      &scaled_matmul_table(),
       &timestep_embedding_table(),
       &to_pixels_table(),
       &unpatchify_table(),

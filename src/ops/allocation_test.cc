@@ -6,6 +6,8 @@
 #include "ops/group_norm/group_norm.h"
 #include "ops/matmul/matmul.h"
 #include "ops/op_test.h"
+#include "ops/quantize/quantize.h"
+#include "ops/scaled_matmul/scaled_matmul.h"
 #include "testing/allocation_counter.h"
 
 namespace octavo::ops {
@@ -49,8 +51,30 @@ TEST(Allocation, our_code_allocates_nothing_after_the_first_call) {
                                   .bias = bias.view().slice(0, 0, 32),
                                   .silu = true,
                                   .out = picture};
+    const TestTensor codes(DType::kE4M3, Shape{2, 40, 128});
+    const TestTensor scales(DType::kF32, Shape{80});
+    const TestTensor weight_codes(DType::kE4M3, Shape{128, 128});
+    const TestTensor weight_scales(DType::kF32, Shape{128});
+    const QuantizedView quantized_weight{weight_codes, weight_scales, ScaleGrain::kRow};
+    quantize_rows(weight, quantized_weight);
+    const auto packed_codes =
+        pack_scaled_weight(context.device(), quantized_weight, {}, {DType::kE4M3, ScaleGrain::kRow});
+    ASSERT_TRUE(packed_codes.ok());
+    const QuantizeArgs quantize_args{.x = tokens,
+                                     .multiplier = bias,
+                                     .outliers = {},
+                                     .out = {codes, scales, ScaleGrain::kRow},
+                                     .outlier_values = {}};
+    const ScaledMatmulArgs scaled_args{
+        .x = quantize_args.out,
+        .weight = *packed_codes,
+        .outliers = {},
+        .epilogue = {.bias = bias, .activation = Activation::kGeluTanh, .residual = product, .gate = gate},
+        .out = product};
     const auto step = [&] {
       matmul(context.get(), matmul_args);
+      quantize(context.get(), quantize_args);
+      scaled_matmul(context.get(), scaled_args);
       attention(context.get(), attention_args);
       conv2d(context.get(), conv_args);
       group_norm(context.get(), norm_args);

@@ -1,4 +1,4 @@
-// Weights of products and convolutions in oneDNN's blocks, 16-bit in memory.
+// Weights of products and convolutions in oneDNN's blocks, as narrow in memory as they came.
 #pragma once
 
 #include "ops/matmul/matmul.h"
@@ -7,7 +7,7 @@
 namespace octavo::ops {
 
 /// A weight rearranged for one layout. Elements are stored in the layout's order but perhaps narrower than its type:
-/// f32 layouts of 16-bit files are widened, element by element, before each use. Padding is zero.
+/// f32 layouts of 16-bit files, and codes of 8 bits, are widened, element by element, before each use. Padding is zero.
 class OnednnWeight final : public PackedWeight {
  public:
   OnednnWeight(dnnl::memory::desc layout, DType stored, device::Buffer buffer)
@@ -27,8 +27,8 @@ class OnednnWeight final : public PackedWeight {
   device::Buffer buffer_;
 };
 
-/// `plain` is f32, f16 or bf16, contiguous, arranged as `plain_layout` (f32, same shape as `layout`) says. Elements are
-/// rounded to bf16 when `layout` is bf16, else kept exactly.
+/// `plain` is f32, f16, bf16 or codes of 8 bits, contiguous, arranged as `plain_layout` (f32, same shape as `layout`)
+/// says. Codes stay codes; other elements are rounded to bf16 when `layout` is bf16, else kept exactly.
 Result<std::shared_ptr<const OnednnWeight>> pack_for_onednn(device::Device& device, const TensorView& plain,
                                                             const dnnl::memory::desc& plain_layout,
                                                             const dnnl::memory::desc& layout);

@@ -15,7 +15,7 @@ using ListCases = CaseList (*)(device::Device& device);
 /// One entry a folder.
 constexpr ListCases kCaseLists[] = {matmul_cases, attention_cases,  conv2d_cases,    group_norm_cases,
                                     norm_cases,   activation_cases, embedding_cases, patch_cases,
-                                    sample_cases, cast_cases,       quantize_cases};
+                                    sample_cases, cast_cases,       quantize_cases,  scaled_matmul_cases};
 
 double best_seconds(const TimeOpsOptions& options, int repeats, const std::function<void()>& work) {
   using Clock = std::chrono::steady_clock;

@@ -97,5 +97,6 @@ CaseList patch_cases(device::Device& device);
 CaseList sample_cases(device::Device& device);
 CaseList cast_cases(device::Device& device);
 CaseList quantize_cases(device::Device& device);
+CaseList scaled_matmul_cases(device::Device& device);
 
 }  // namespace octavo::ops

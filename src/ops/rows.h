@@ -5,11 +5,12 @@
 #include <cstddef>
 #include <initializer_list>
 
+#include "tensor/quantized.h"
 #include "tensor/tensor.h"
 
 namespace octavo::ops {
 
-/// f32, f16 or bf16; valid while the tensor's memory is.
+/// f32, f16 or bf16, or codes of 8 bits as the numbers they are without a scale; valid while the tensor's memory is.
 class Row {
  public:
   /// `outer` has one index for each axis but the last.
@@ -24,13 +25,19 @@ class Row {
         return to_float(static_cast<const BFloat16*>(data_)[i]);
       case DType::kF16:
         return to_float(static_cast<const Float16*>(data_)[i]);
+      case DType::kE4M3:
+        return to_float(static_cast<const Float8E4M3*>(data_)[i]);
+      case DType::kE5M2:
+        return to_float(static_cast<const Float8E5M2*>(data_)[i]);
+      case DType::kI8:
+        return static_cast<float>(static_cast<const std::int8_t*>(data_)[i]);
       default:
         break;
     }
     OCTAVO_CHECK(false, "{} cannot be read as float", dtype_name(dtype_));
   }
 
-  /// Rounds to nearest, ties to even.
+  /// Rounds to nearest, ties to even; codes saturate.
   void set(std::int64_t i, float value) const {
     switch (dtype_) {
       case DType::kF32:
@@ -41,6 +48,15 @@ class Row {
         return;
       case DType::kF16:
         static_cast<Float16*>(data_)[i] = to_float16(value);
+        return;
+      case DType::kE4M3:
+        static_cast<Float8E4M3*>(data_)[i] = to_float8_e4m3(value);
+        return;
+      case DType::kE5M2:
+        static_cast<Float8E5M2*>(data_)[i] = to_float8_e5m2(value);
+        return;
+      case DType::kI8:
+        static_cast<std::int8_t*>(data_)[i] = to_int8_code(value);
         return;
       default:
         break;

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tensor/float8.h"
 #include "tensor/tensor.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -40,6 +41,39 @@ template <class D>
 HWY_INLINE hn::Vec<D> load(D d, const Float16* from) {
   const hn::Rebind<hwy::float16_t, D> d16;
   return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(from)));
+}
+
+/// Codes of 8 bits as numbers, exactly. The FP8 formats lie inside f16: E5M2 is its upper byte, E4M3 is 2^8 times the
+/// f16 with the same mantissa and exponent fields, but for its NaN.
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const Float8E4M3* from) {
+  const hn::Rebind<std::uint8_t, D> d8;
+  const hn::Rebind<std::uint16_t, D> d16;
+  const hn::Rebind<std::uint32_t, D> d32;
+  const hn::Rebind<hwy::float16_t, D> half;
+  const auto codes = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const std::uint8_t*>(from)));
+  const auto magnitude = hn::And(codes, hn::Set(d16, std::uint16_t{0x7F}));
+  const auto sign = hn::ShiftLeft<8>(hn::And(codes, hn::Set(d16, std::uint16_t{0x80})));
+  const auto bits = hn::Or(sign, hn::ShiftLeft<7>(magnitude));
+  const auto value = hn::Mul(hn::PromoteTo(d, hn::BitCast(half, bits)), hn::Set(d, 256.0f));
+  const auto is_nan = hn::Eq(hn::PromoteTo(d32, magnitude), hn::Set(d32, 0x7Fu));
+  return hn::IfThenElse(hn::RebindMask(d, is_nan), hn::NaN(d), value);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const Float8E5M2* from) {
+  const hn::Rebind<std::uint8_t, D> d8;
+  const hn::Rebind<std::uint16_t, D> d16;
+  const hn::Rebind<hwy::float16_t, D> half;
+  const auto codes = hn::PromoteTo(d16, hn::LoadU(d8, reinterpret_cast<const std::uint8_t*>(from)));
+  return hn::PromoteTo(d, hn::BitCast(half, hn::ShiftLeft<8>(codes)));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const std::int8_t* from) {
+  const hn::Rebind<std::int8_t, D> d8;
+  const hn::Rebind<std::int32_t, D> d32;
+  return hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, from)));
 }
 
 template <class D>
@@ -136,6 +170,21 @@ HWY_INLINE void with_any_float(DType dtype, const void* data, const Body& body) 
     body(static_cast<const Float16*>(data));
   } else {
     with_f32_or_bf16(dtype, data, body);
+  }
+}
+
+/// The same with codes of 8 bits too.
+template <class Body>
+HWY_INLINE void with_any_number(DType dtype, const void* data, const Body& body) {
+  switch (dtype) {
+    case DType::kE4M3:
+      return body(static_cast<const Float8E4M3*>(data));
+    case DType::kE5M2:
+      return body(static_cast<const Float8E5M2*>(data));
+    case DType::kI8:
+      return body(static_cast<const std::int8_t*>(data));
+    default:
+      return with_any_float(dtype, data, body);
   }
 }
 

@@ -17,6 +17,30 @@ const float* matmul_gate_row(const Epilogue& epilogue, std::int64_t row, std::in
   return static_cast<const float*>(Row::address(epilogue.gate, {row / (rows / epilogue.gate.dim(0))}));
 }
 
+void require_epilogue(std::string_view op, const Epilogue& epilogue, const TensorView& x, const TensorView& out,
+                      std::int64_t width) {
+  require_dtype(op, "out", out, {DType::kF32, DType::kBF16});
+  const Shape out_shape = x.rank() == 3 ? Shape{x.dim(0), x.dim(1), width} : Shape{x.dim(0), width};
+  require_shape(op, "out", out, out_shape);
+  if (epilogue.bias.defined()) {
+    require_shape(op, "bias", epilogue.bias, Shape{width});
+    require_dtype(op, "bias", epilogue.bias, {DType::kF32});
+  }
+  if (epilogue.residual.defined()) {
+    require_shape(op, "residual", epilogue.residual, out_shape);
+    require_dtype(op, "residual", epilogue.residual, {DType::kF32});
+    require_dtype(op, "out (with a residual)", out, {DType::kF32});
+  }
+  if (epilogue.gate.defined()) {
+    require_rank(op, "gate", epilogue.gate, 2);
+    require_dtype(op, "gate", epilogue.gate, {DType::kF32});
+    const std::int64_t groups = epilogue.gate.dim(0);
+    OCTAVO_CHECK(epilogue.gate.dim(1) == width && groups > 0 && matmul_rows(out) % groups == 0 &&
+                     (x.rank() == 2 || groups == x.dim(0)),
+                 "op {}: gate is {} for out {}", op, epilogue.gate.shape().to_string(), out_shape.to_string());
+  }
+}
+
 KernelTable<MatmulArgs>& matmul_table() {
   static KernelTable<MatmulArgs> table("matmul", {{.name = "onednn_packed",
                                                    .supports = matmul_onednn_supports,
@@ -41,28 +65,7 @@ void matmul(ExecutionContext& context, const MatmulArgs& args) {
   require_contiguous(op, "weight", weight);
   OCTAVO_CHECK(args.x.dim(-1) == weight.dim(1) && weight.dim(1) > 0, "op matmul: x is {}, weight is {}",
                args.x.shape().to_string(), weight.shape().to_string());
-  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
-  const Shape out_shape =
-      args.x.rank() == 3 ? Shape{args.x.dim(0), args.x.dim(1), weight.dim(0)} : Shape{args.x.dim(0), weight.dim(0)};
-  require_shape(op, "out", args.out, out_shape);
-  const Epilogue& epilogue = args.epilogue;
-  if (epilogue.bias.defined()) {
-    require_shape(op, "bias", epilogue.bias, Shape{weight.dim(0)});
-    require_dtype(op, "bias", epilogue.bias, {DType::kF32});
-  }
-  if (epilogue.residual.defined()) {
-    require_shape(op, "residual", epilogue.residual, out_shape);
-    require_dtype(op, "residual", epilogue.residual, {DType::kF32});
-    require_dtype(op, "out (with a residual)", args.out, {DType::kF32});
-  }
-  if (epilogue.gate.defined()) {
-    require_rank(op, "gate", epilogue.gate, 2);
-    require_dtype(op, "gate", epilogue.gate, {DType::kF32});
-    const std::int64_t groups = epilogue.gate.dim(0);
-    OCTAVO_CHECK(epilogue.gate.dim(1) == weight.dim(0) && groups > 0 && matmul_rows(args.x) % groups == 0 &&
-                     (args.x.rank() == 2 || groups == args.x.dim(0)),
-                 "op matmul: gate is {} for out {}", epilogue.gate.shape().to_string(), out_shape.to_string());
-  }
+  require_epilogue(op, args.epilogue, args.x, args.out, weight.dim(0));
   if (args.out.element_count() == 0) return;
   matmul_table().dispatch(context, args);
 }

@@ -17,12 +17,18 @@ void matmul_reference(ExecutionContext& context, const MatmulArgs& args, void* s
 bool matmul_onednn_supports(const MatmulArgs& args, const DeviceTraits& traits);
 std::size_t matmul_onednn_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits);
 void matmul_onednn(ExecutionContext& context, const MatmulArgs& args, void* scratch);
-/// The packed layout of oneDNN's kernels on this processor, or nothing when it has none for these activations.
+/// The packed layout of oneDNN's kernels on this processor, or nothing when it has none for these activations. `plain`
+/// may be codes of 8 bits too, which then stay codes in memory.
 Result<std::shared_ptr<const PackedWeight>> pack_onednn_weight(device::Device& device, const TensorView& plain,
                                                                DType activation_dtype);
 
-/// to[begin, end) = from[begin, end) as f32, exactly; `from` is f16, bf16 or f32.
-void widen_elements(DType dtype, const void* from, float* to, std::int64_t begin, std::int64_t end);
+/// to[begin, end) = from[begin, end); `from` is f32, f16, bf16, or codes of 8 bits as numbers without a scale; `to` is
+/// f32 (exact) or bf16 (exact for codes).
+void widen_elements(DType dtype, const void* from, DType to_dtype, void* to, std::int64_t begin, std::int64_t end);
+
+/// The checks of an epilogue for out [rows of x, width], with `op` named in what they throw.
+void require_epilogue(std::string_view op, const Epilogue& epilogue, const TensorView& x, const TensorView& out,
+                      std::int64_t width);
 
 /// Part of a product before its epilogue.
 struct ProductTile {
@@ -38,7 +44,7 @@ void finish_product(const MatmulArgs& args, const ProductTile& tile);
 bool matmul_panels_supports(const MatmulArgs& args, const DeviceTraits& traits);
 std::size_t matmul_panels_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits);
 void matmul_panels(ExecutionContext& context, const MatmulArgs& args, void* scratch);
-/// Panels for f32 activations.
+/// Panels for f32 activations; `plain` may be codes of 8 bits too.
 Result<std::shared_ptr<const PackedWeight>> pack_panels_weight(device::Device& device, const TensorView& plain);
 
 inline constexpr std::int64_t kPanelColumns = 64;

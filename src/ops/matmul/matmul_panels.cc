@@ -1,6 +1,7 @@
 // matmul by our own tile product, for processors whose library product is not the same for every row (AVX2).
 //
-// Mapping: weights are rearranged once into panels of 64 columns, [panel][K][64], and stay 16-bit; a call widens them
+// Mapping: weights are rearranged once into panels of 64 columns, [panel][K][64], and stay as narrow as they are; a
+// call widens them
 //   into scratch, then each task multiplies 48 rows of x with every panel and finishes each 48 x 64 tile (bias,
 //   activation, gate, residual) while it is in the first-level cache.
 // Order: each output is summed in order of k, so a row does not depend on the others.
@@ -52,7 +53,7 @@ void matmul_panels(ExecutionContext& context, const MatmulArgs& args, void* scra
     auto* widened = static_cast<float*>(scratch);
     constexpr std::int64_t kGrain = 1 << 16;
     device::parallel_for(traits, weight.element_count(), kGrain, [&](std::int64_t begin, std::int64_t end) {
-      widen_elements(weight.stored(), weight.data(), widened, begin, end);
+      widen_elements(weight.stored(), weight.data(), DType::kF32, widened, begin, end);
     });
     panels = widened;
   }
@@ -75,7 +76,7 @@ Result<std::shared_ptr<const PackedWeight>> pack_panels_weight(device::Device& d
     for (std::int64_t n = begin * kPanelColumns; n < end * kPanelColumns; ++n) {
       const std::int64_t first = n / kPanelColumns * kPanelColumns * inner + n % kPanelColumns;
       for (std::int64_t k = 0; k < inner; ++k) {
-        panels.set(first + k * kPanelColumns, n < width ? Row(plain, {n})[k] : 0.0f);  // 16-bit to itself: exact
+        panels.set(first + k * kPanelColumns, n < width ? Row(plain, {n})[k] : 0.0f);  // to its own type: exact
       }
     }
   });

@@ -13,10 +13,12 @@
 HWY_BEFORE_NAMESPACE();
 namespace octavo::ops::HWY_NAMESPACE {
 
-void widen_elements(DType dtype, const void* from, float* to, std::int64_t begin, std::int64_t end) {
-  with_any_float(dtype, from, [&](const auto* elements) HWY_ATTR {
-    for_each_vector(end - begin,
-                    [&](auto d, std::int64_t i) HWY_ATTR { store(d, load(d, elements + begin + i), to + begin + i); });
+void widen_elements(DType dtype, const void* from, DType to_dtype, void* to, std::int64_t begin, std::int64_t end) {
+  with_any_number(dtype, from, [&](const auto* elements) HWY_ATTR {
+    with_f32_or_bf16(to_dtype, to, [&](auto* wide) HWY_ATTR {
+      for_each_vector(end - begin, [&](auto d, std::int64_t i)
+                                       HWY_ATTR { store(d, load(d, elements + begin + i), wide + begin + i); });
+    });
   });
 }
 
@@ -88,8 +90,8 @@ HWY_EXPORT(widen_elements);
 HWY_EXPORT(finish_tile);
 HWY_EXPORT(multiply_panels);
 
-void widen_elements(DType dtype, const void* from, float* to, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(widen_elements)(dtype, from, to, begin, end);
+void widen_elements(DType dtype, const void* from, DType to_dtype, void* to, std::int64_t begin, std::int64_t end) {
+  HWY_DYNAMIC_DISPATCH(widen_elements)(dtype, from, to_dtype, to, begin, end);
 }
 void finish_product(const MatmulArgs& args, const ProductTile& tile) { HWY_DYNAMIC_DISPATCH(finish_tile)(args, tile); }
 void panel_product(const MatmulArgs& args, const float* panels, std::int64_t block) {

@@ -1,0 +1,42 @@
+// scaled_matmul: the product of matrices that are stored as codes of 8 bits with scales (tensor/quantized.h).
+#pragma once
+
+#include "ops/matmul/matmul.h"
+#include "tensor/quantized.h"
+
+namespace octavo::ops {
+
+/// A weight in 8 bits as products see it. `quantized` stays the truth; `packed` is optional.
+struct ScaledWeight {
+  QuantizedView quantized;                     // [N, K]
+  TensorView outlier_weight;                   // [N, k], contiguous, bf16, or undefined
+  std::shared_ptr<const PackedWeight> packed;  // for activations as pack_scaled_weight() was told
+};
+
+/// out = epilogue(sum over blocks of K of (scales of x and weight) * (sum of products of codes)
+///                + outliers * outlier_weight^T)
+/// where a block is all of K unless a scale is of kBlock128. Sums are in f32; products of codes are exact. A row of the
+/// result depends on that row of x alone.
+struct ScaledMatmulArgs {
+  /// [M, K] or [B, T, K]: codes with scales. Or plain activations (weights alone in 8 bits): f32 | bf16 "codes", outer
+  /// strides allowed, without scale.
+  QuantizedView x;
+  ScaledWeight weight;
+  TensorView outliers;  // [M, k] or [B, T, k], contiguous, bf16; defined as weight.outlier_weight is
+  Epilogue epilogue;
+  TensorView out;  // [M, N] or [B, T, N] (outer strides allowed), f32 | bf16; must not overlap x
+};
+void scaled_matmul(ExecutionContext& context, const ScaledMatmulArgs& args);
+KernelTable<ScaledMatmulArgs>& scaled_matmul_table();
+
+/// What x will be: the type of its codes and their grain, or f32 | bf16 (the grain does not count).
+struct ScaledActivations {
+  DType dtype = DType::kE4M3;
+  ScaleGrain grain = ScaleGrain::kRow;
+};
+/// Rearranges a weight once at load; codes stay 8 bits in memory. The views must outlive the result's use only for the
+/// reference row. Returns the weight unchanged when the device has no better layout.
+Result<ScaledWeight> pack_scaled_weight(device::Device& device, const QuantizedView& quantized,
+                                        const TensorView& outlier_weight, const ScaledActivations& activations);
+
+}  // namespace octavo::ops
