@@ -5,7 +5,7 @@
 namespace octavo::layers {
 
 std::string Linear::input_tap(const LoadContext& load, const std::string& prefix) {
-  return load.weights.label() + "." + prefix + ".input";
+  return load.tap_label.empty() ? std::string() : load.tap_label + "." + prefix + ".input";
 }
 
 void Linear::set_weight(LoadContext& load, const TensorView& plain) {
@@ -101,7 +101,7 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
 
 void Linear::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                      const LinearExtras& extras) const {
-  context.tap(input_tap_, x);
+  if (!input_tap_.empty()) context.tap(input_tap_, x);
   ops::MatmulArgs args;
   args.x = x;
   args.weight = weight_;

@@ -30,7 +30,7 @@ class Linear {
   static Linear load_patch_embedding(LoadContext& load, const std::string& prefix, std::int64_t channels,
                                      std::int64_t out_features);
 
-  /// Taps x as "<part>.<prefix>.input" (joined: the first prefix), then
+  /// Taps x as "<LoadContext::tap_label>.<prefix>.input" (joined: the first prefix), then
   /// out = epilogue(x * weight^T + bias); x [M, K] or [B, T, K] f32 | bf16, out alike with N, f32 | bf16.
   void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                const LinearExtras& extras = {}) const;

@@ -1,6 +1,8 @@
 // LoadContext: what a layer needs while it is built from a checkpoint.
 #pragma once
 
+#include <string>
+
 #include "device/device.h"
 #include "weights/weight_store.h"
 
@@ -13,6 +15,7 @@ struct LoadContext {
   device::Device& device;
   weights::WeightStore& weights;
   DType activation_dtype = DType::kF32;  // what products are fed with: f32 | bf16
+  std::string tap_label = {};            // what names of taps begin with ("transformer"); empty = Linears tap nothing
   Status status = {};
 
   void note(const Status& failure) {

@@ -91,6 +91,7 @@ class Pipeline final : public generation::Generator {
   Result<image::Image> decode(const DenoiseState& state);
 
   DType activation_dtype() const { return dtype_; }
+  const device::DeviceTraits& traits() const { return device_->traits(); }
   /// Encoded prompts are kept (the same bits, sooner); benchmarks forget them.
   void clear_prompt_cache() { text_.clear_cache(); }
   /// The same for the last encoded init image.

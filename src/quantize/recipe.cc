@@ -129,6 +129,7 @@ CalibrationRecord read_calibration(const boost::json::object& json, const std::s
   record.width = in.integer("width");
   record.height = in.integer("height");
   record.guidance_scale = in.number("guidance_scale");
+  record.arithmetic = in.text("arithmetic");
   record.model_hash = in.text("model_hash");
   return record;
 }
@@ -162,6 +163,7 @@ boost::json::object to_json(const CalibrationRecord& record) {
           {"width", record.width},
           {"height", record.height},
           {"guidance_scale", record.guidance_scale},
+          {"arithmetic", record.arithmetic},
           {"model_hash", record.model_hash}};
 }
 
@@ -228,6 +230,13 @@ Result<Recipe> recipe_from_json(const boost::json::object& json, const std::stri
   }
   if (!status.ok()) return status;
   return recipe;
+}
+
+Result<CalibrationRecord> calibration_record_from_json(const boost::json::object& json, const std::string& file) {
+  Status status;
+  CalibrationRecord record = read_calibration(json, file, status);
+  if (!status.ok()) return status;
+  return record;
 }
 
 }  // namespace octavo::quantize

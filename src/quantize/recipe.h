@@ -53,12 +53,13 @@ struct LayerRecipe {
 
 /// What the statistics behind a recipe come from; goes into the checkpoint's provenance.
 struct CalibrationRecord {
-  std::string prompts_hash;  // SHA-256 over the prompts, a line each
+  std::string prompts_hash;  // SHA-256 over prompts and negative prompts, a line each
   std::int64_t prompts = 0;
   std::int64_t steps = 0;
   std::int64_t seed = 0;
   std::int64_t width = 0, height = 0;  // pixels
   double guidance_scale = 0.0;
+  std::string arithmetic;  // of the activations that were seen: "f32", "bf16"
   std::string model_hash;  // Capabilities::model_hash of the model that ran
   bool operator==(const CalibrationRecord&) const = default;
 };
@@ -86,5 +87,6 @@ boost::json::object to_json(const LayerRecipe& layer);
 boost::json::object to_json(const CalibrationRecord& record);
 /// kDataCorruption naming `file` and the member that is missing, of another type or not a word of the list.
 Result<Recipe> recipe_from_json(const boost::json::object& json, const std::string& file);
+Result<CalibrationRecord> calibration_record_from_json(const boost::json::object& json, const std::string& file);
 
 }  // namespace octavo::quantize

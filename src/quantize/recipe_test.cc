@@ -18,6 +18,7 @@ Recipe some_recipe() {
                                                  .width = 256,
                                                  .height = 192,
                                                  .guidance_scale = 4.5,
+                                                 .arithmetic = "f32",
                                                  .model_hash = "0123456789"},
                 .activations = Activations::kStatic,
                 .smooth_alpha = 0.5,

@@ -56,7 +56,7 @@ Result<ClipTextModel> ClipTextModel::load(device::Device& device, weights::Check
   model.dtype_ = activation_dtype;
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const ClipConfig& c = model.config_;
-  layers::LoadContext load{device, *model.weights_, activation_dtype};
+  layers::LoadContext load{device, *model.weights_, activation_dtype, model.label_};
 
   const std::string root = "text_model.";
   model.token_table_ = load.weights.require(root + "embeddings.token_embedding.weight", Shape{c.vocabulary, c.width});

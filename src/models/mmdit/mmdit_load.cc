@@ -114,9 +114,9 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   model.dtype_ = activation_dtype;
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const MmditConfig& c = model.config_;
-  layers::LoadContext load{device, *model.weights_, activation_dtype};
+  layers::LoadContext load{device, *model.weights_, activation_dtype, model.label_};
   // Everything that makes the modulations runs once a picture on a few rows: exact arithmetic costs nothing there.
-  layers::LoadContext exact{device, *model.weights_, DType::kF32};
+  layers::LoadContext exact{device, *model.weights_, DType::kF32, model.label_};
 
   model.patch_ = Linear::load_patch_embedding(load, "pos_embed.proj", c.in_channels, c.width);
   const TensorView table =

@@ -50,7 +50,7 @@ Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPar
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const T5Config& c = model.config_;
   const std::int64_t inner = c.heads * c.head_width;
-  layers::LoadContext load{device, *model.weights_, activation_dtype};
+  layers::LoadContext load{device, *model.weights_, activation_dtype, model.label_};
 
   // Separate t5xxl files carry the table under both names; diffusers folders under the first only.
   const std::string shared = "shared.weight", duplicate = "encoder.embed_tokens.weight";
