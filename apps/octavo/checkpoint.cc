@@ -2,7 +2,6 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 
@@ -117,24 +116,6 @@ struct ConvertOptions {
   std::string out;
 };
 
-/// The layouts of folders are whole models: what a loader needs must be there before gigabytes are moved.
-Status check_whole(const weights::CheckpointSource& source, const std::string& layout) {
-  for (const weights::PartNames& row : weights::kParts) {
-    if (row.part == weights::Part::kTextEncoder3 || source.has_part(row.part)) continue;
-    return invalid_argument(std::string(row.flag),
-                            fmt::format("the model has no {}, which the {} layout needs", row.title, layout));
-  }
-  if (!source.has_part(weights::Part::kTextEncoder3)) spdlog::warn("the model has no T5: it is written without one");
-  return {};
-}
-
-Result<std::string> read_text(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.good() && !file.eof()) return failed_precondition(path.string(), "cannot be read");
-  return text;
-}
-
 Status run_convert(const ConvertOptions& options) {
   weights::ExportOptions exported;
   OCTAVO_ASSIGN_OR_RETURN(exported.layout, weights::parse_checkpoint_layout(options.layout, "--layout"));
@@ -152,22 +133,9 @@ Status run_convert(const ConvertOptions& options) {
                                                               "what it is widened to with --dtype bf16, f16 or f32",
                                                               source->scaled_weight()));
   }
-  FolderExtras extras{.tokenizers = options.tokenizers};
+  FolderExtras extras;
   if (folder) {
-    OCTAVO_RETURN_IF_ERROR(check_whole(*source, options.layout));
-    const fs::path model(options.source.model);
-    if (options.tokenizers.empty()) {
-      if (!fs::is_directory(model / "tokenizer")) {
-        return invalid_argument("--tokenizers", model.string() +
-                                                    " holds none: name a folder with tokenizer, tokenizer_2 "
-                                                    "and tokenizer_3, which the " +
-                                                    options.layout + " layout has");
-      }
-      extras.tokenizers = model;
-    }
-    if (const fs::path scheduler = model / "scheduler/scheduler_config.json"; fs::exists(scheduler)) {
-      OCTAVO_ASSIGN_OR_RETURN(extras.scheduler, read_text(scheduler));
-    }
+    OCTAVO_ASSIGN_OR_RETURN(extras, folder_extras(*source, options.source.model, options.tokenizers, options.layout));
   } else if (!options.tokenizers.empty()) {
     return invalid_argument("--tokenizers", "a layout of one file has no room for them");
   }

@@ -28,6 +28,11 @@ Result<std::filesystem::path> find_model(const std::string& given) {
   return not_found("--model", "no model given and the embedded octavo-tiny was not found in any of:" + places);
 }
 
+std::string name_of_model(const std::filesystem::path& model) {
+  const auto absolute = std::filesystem::weakly_canonical(model);
+  return (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+}
+
 Result<weights::ModelFiles> find_model_files(const ModelFlags& flags) {
   OCTAVO_ASSIGN_OR_RETURN(weights::ModelFiles files, find_model(flags.model));
   OCTAVO_ASSIGN_OR_RETURN(files.family, weights::parse_family(flags.family));

@@ -22,6 +22,9 @@ void add_model_flags(CLI::App& command, ModelFlags& flags);
 /// or the source tree around a build folder). kNotFound lists the places tried.
 Result<std::filesystem::path> find_model(const std::string& given);
 
+/// The last component of a model's path, also of "folder/".
+std::string name_of_model(const std::filesystem::path& model);
+
 /// Flags as the loader takes them: "--t5 none" does without T5.
 Result<weights::ModelFiles> find_model_files(const ModelFlags& flags);
 

@@ -4,72 +4,112 @@
 #include <memory>
 #include <string>
 
+#include "model_path.h"
 #include "version.h"
 #include "write_checkpoint.h"
+#include "write_quantized.h"
 
 namespace octavo::app {
 namespace {
 
 struct QuantizeOptions {
   SourceFlags source;
-  std::string layout = "comfyui";
-  std::string scaled = "new";
+  QuantizeFlags flags;
+  std::string layout = "diffusers";
+  std::string scaled;
+  std::string tokenizers;
+  bool explain = false;
   std::string out;
 };
 
-/// FP8 from FP8 would round twice, and with other scales.
-Status check_not_quantised(const weights::CheckpointSource& source, const std::string& model) {
-  for (const weights::SourcePart& part : source.parts()) {
-    for (const weights::SourceTensor& tensor : part.tensors) {
-      if (!weights::is_scaled_layer(part.part, tensor) || dtype_size(tensor.dtype) > 1) continue;
-      return failed_precondition(model, fmt::format("is quantised already ({} is {}); start from the 16-bit weights",
-                                                    tensor.name, dtype_name(tensor.dtype)));
-    }
-  }
-  return {};
-}
-
-Status run_quantize(const QuantizeOptions& options) {
-  if (options.layout != "comfyui") {
-    return invalid_argument("--layout", "'" + options.layout + "' is not comfyui, the only quantised form so far");
-  }
+Status run_comfyui(const QuantizeOptions& options, const weights::CheckpointSource& source) {
+  const std::string scaled = options.scaled.empty() ? "new" : options.scaled;
   weights::ExportOptions exported{.layout = weights::CheckpointLayout::kComfyUi};
-  if (options.scaled == "new") {
+  if (scaled == "new") {
     exported.scaled = weights::ScaledFp8::kNew;
-  } else if (options.scaled == "old") {
+  } else if (scaled == "old") {
     exported.scaled = weights::ScaledFp8::kOld;
   } else {
-    return invalid_argument("--scaled", "'" + options.scaled + "' is neither new nor old");
+    return invalid_argument("--scaled", "'" + scaled + "' is neither new nor old");
   }
-  OCTAVO_ASSIGN_OR_RETURN(const auto source, open_source(options.source));
-  if (!source->has_part(weights::Part::kTransformer) && !source->has_part(weights::Part::kTextEncoder3)) {
+  if (!source.has_part(weights::Part::kTransformer) && !source.has_part(weights::Part::kTextEncoder3)) {
     return invalid_argument(options.source.model, "has neither a transformer nor a T5, whose weights become FP8");
   }
-  OCTAVO_RETURN_IF_ERROR(check_not_quantised(*source, options.source.model));
   exported.metadata = {{"octavo.quantised", fmt::format("octavo {} quantize --layout comfyui --scaled {}: e4m3, one "
                                                         "scale a weight, largest magnitude / 448",
-                                                        kVersion, options.scaled)}};
-  return write_checkpoint(*source, exported, options.out, {});
+                                                        kVersion, scaled)}};
+  return write_checkpoint(source, exported, options.out, {});
+}
+
+Status run_folder(const QuantizeOptions& options, const weights::CheckpointSource& source) {
+  OCTAVO_ASSIGN_OR_RETURN(const quantize::Recipe recipe, recipe_of_flags(source, options.flags));
+  if (options.explain) print_recipe(recipe);
+  if (options.out.empty()) return {};
+  // What can be refused is refused before the model is read.
+  OCTAVO_RETURN_IF_ERROR(weights::check_destination(options.out));
+  OCTAVO_ASSIGN_OR_RETURN(const FolderExtras extras,
+                          folder_extras(source, options.source.model, options.tokenizers, options.layout));
+  QuantizedWriting writing{.original = &source, .values = &source, .recipe = &recipe};
+  writing.quantize_t5 = options.flags.t5_precision == "fp8";
+  writing.source.model = name_of_model(options.source.model);
+  OCTAVO_ASSIGN_OR_RETURN(writing.source.hash, digest_with_progress(source));
+  return write_quantized(writing, options.out, extras);
+}
+
+Status run_quantize(const QuantizeOptions& options, bool folder_flags_given) {
+  if (options.out.empty() && !options.explain) return invalid_argument("--out", "is missing: the folder to write");
+  if (options.layout == "diffusers") {
+    if (!options.scaled.empty()) return invalid_argument("--scaled", "is for --layout comfyui");
+    OCTAVO_ASSIGN_OR_RETURN(const auto source, open_source(options.source));
+    OCTAVO_RETURN_IF_ERROR(quantize::check_not_quantized(source->parts(), options.source.model));
+    return run_folder(options, *source);
+  }
+  if (options.layout != "comfyui") {
+    return invalid_argument("--layout", "'" + options.layout + "' is neither diffusers nor comfyui");
+  }
+  if (folder_flags_given) {
+    return invalid_argument("--layout",
+                            "comfyui has one form, E4M3 with a scale a weight: leave the flags that choose "
+                            "another, --explain and --tokenizers out, or --layout comfyui");
+  }
+  OCTAVO_ASSIGN_OR_RETURN(const auto source, open_source(options.source));
+  OCTAVO_RETURN_IF_ERROR(quantize::check_not_quantized(source->parts(), options.source.model));
+  return run_comfyui(options, *source);
 }
 
 }  // namespace
 
 void add_quantize(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<QuantizeOptions>();
-  CLI::App* quantize = app.add_subcommand("quantize", "Turn 16-bit weights into FP8");
+  CLI::App* quantize = app.add_subcommand("quantize", "Turn 16-bit weights into 8-bit ones");
   add_source_flags(*quantize, options->source);
-  quantize->add_option("--layout", options->layout, "comfyui: one file with scaled FP8, as ComfyUI reads it")
-      ->capture_default_str();
+  add_quantize_flags(*quantize, options->flags);
+  quantize->add_flag("--explain", options->explain,
+                     "Print what is decided layer by layer and why; without --out, write nothing");
   quantize
-      ->add_option("--scaled", options->scaled,
-                   "new: weight_scale and comfy_quant (ComfyUI since late 2025); old: scale_weight and scaled_fp8")
+      ->add_option("--layout", options->layout,
+                   "diffusers: a folder that every command takes as --model; comfyui: one file with scaled FP8, as "
+                   "ComfyUI reads it")
       ->capture_default_str();
-  quantize->add_option("-o,--out", options->out, "File to write")->required();
+  quantize->add_option("--scaled", options->scaled,
+                       "With --layout comfyui: new, weight_scale and comfy_quant (ComfyUI since late 2025, the "
+                       "default), or old, scale_weight and scaled_fp8");
+  quantize->add_option("--tokenizers", options->tokenizers,
+                       "Folder with tokenizer, tokenizer_2, tokenizer_3 to copy (default: the model's own)");
+  quantize->add_option("-o,--out", options->out, "Folder (diffusers) or file (comfyui) to write");
   quantize->footer(
-      "The weights of the linear layers of the transformer and of T5 become E4M3 with one scale each, the largest "
-      "magnitude / 448; all else keeps its 16 bits (f32 becomes bf16).");
-  quantize->callback([options, &exit_code] {
-    const Status status = run_quantize(*options);
+      "In the diffusers form the products of the transformer's blocks become 8 bits, and T5's weights; modulations, "
+      "embedders, the final layer, CLIP and the autoencoder keep their 16 bits (f32 becomes bf16). In the comfyui form "
+      "every linear layer of the transformer and of T5 becomes E4M3 with one scale each. All is written beside its "
+      "name "
+      "first: a failure or Ctrl-C leaves nothing behind.");
+  quantize->callback([options, quantize, &exit_code] {
+    bool folder_flags_given = false;
+    for (const char* flag : {"--format", "--activation-format", "--weights", "--activations", "--policy",
+                             "--t5-precision", "--explain", "--tokenizers"}) {
+      folder_flags_given = folder_flags_given || quantize->count(flag) > 0;
+    }
+    const Status status = run_quantize(*options, folder_flags_given);
     if (!status.ok()) {
       std::fprintf(stderr, "octavo quantize: %s\n", status.to_string().c_str());
       exit_code = 1;

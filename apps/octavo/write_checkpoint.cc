@@ -1,14 +1,15 @@
 #include "write_checkpoint.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "interrupt.h"
 #include "weights/synthesis/family.h"
+#include "work_progress.h"
 
 namespace octavo::app {
 namespace {
@@ -17,40 +18,18 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr double kBytesPerGigabyte = 1e9;
-constexpr std::chrono::milliseconds kRedraw{100};
 
-/// One line on a terminal, redrawn in place; silent elsewhere.
-class WriteProgress {
- public:
-  WriteProgress() : terminal_(isatty(STDERR_FILENO) != 0), started_(Clock::now()) {}
-  ~WriteProgress() {
-    if (drawn_) std::fputc('\n', stderr);
-  }
-  WriteProgress(const WriteProgress&) = delete;
-  WriteProgress& operator=(const WriteProgress&) = delete;
+Result<std::string> read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!file.good() && !file.eof()) return failed_precondition(path.string(), "cannot be read");
+  return text;
+}
 
-  void show(std::size_t done, std::size_t total) {
-    const auto now = Clock::now();
-    if (!terminal_ || total == 0 || (now - shown_ < kRedraw && done < total)) return;
-    shown_ = now;
-    const double elapsed = seconds(now - started_), bytes = static_cast<double>(done);
-    std::string left;
-    if (done > 0) left = fmt::format(", {:.0f} s left", elapsed / bytes * static_cast<double>(total - done));
-    const std::string line =
-        fmt::format("\r{:>3.0f}% {:.2f} of {:.2f} GB, {:.0f} MB/s{}\x1b[K", 100 * bytes / static_cast<double>(total),
-                    bytes / kBytesPerGigabyte, static_cast<double>(total) / kBytesPerGigabyte,
-                    bytes / 1e6 / std::max(elapsed, 1e-3), left);
-    std::fputs(line.c_str(), stderr);
-    std::fflush(stderr);
-    drawn_ = true;
-  }
-
- private:
-  const bool terminal_;
-  bool drawn_ = false;
-  const Clock::time_point started_;
-  Clock::time_point shown_{};
-};
+bool has_part(const weights::TensorSource& source, weights::Part wanted) {
+  return std::any_of(source.parts().begin(), source.parts().end(),
+                     [wanted](const weights::SourcePart& part) { return part.part == wanted; });
+}
 
 }  // namespace
 
@@ -63,16 +42,40 @@ Result<std::optional<DType>> parse_checkpoint_dtype(const std::string& word) {
   return invalid_argument("--dtype", "'" + word + "' is none of f32, f16, bf16, fp8");
 }
 
-Status write_checkpoint(const weights::TensorSource& source, const weights::ExportOptions& options, const fs::path& out,
-                        const FolderExtras& extras) {
+Result<FolderExtras> folder_extras(const weights::TensorSource& source, const std::string& model,
+                                   const std::string& tokenizers, const std::string& layout) {
+  for (const weights::PartNames& row : weights::kParts) {
+    if (row.part == weights::Part::kTextEncoder3 || has_part(source, row.part)) continue;
+    return invalid_argument(std::string(row.flag),
+                            fmt::format("the model has no {}, which the {} layout needs", row.title, layout));
+  }
+  if (!has_part(source, weights::Part::kTextEncoder3)) {
+    spdlog::warn("the model has no T5: it is written without one");
+  }
+  FolderExtras extras{.tokenizers = tokenizers};
+  const fs::path path(model);
+  if (tokenizers.empty()) {
+    if (!fs::is_directory(path / "tokenizer")) {
+      return invalid_argument("--tokenizers",
+                              fmt::format("{} holds none: name a folder with tokenizer, tokenizer_2 and "
+                                          "tokenizer_3, which the {} layout has",
+                                          model, layout));
+    }
+    extras.tokenizers = path;
+  }
+  if (const fs::path scheduler = path / "scheduler/scheduler_config.json"; fs::exists(scheduler)) {
+    OCTAVO_ASSIGN_OR_RETURN(extras.scheduler, read_text(scheduler));
+  }
+  return extras;
+}
+
+Status write_planned(const weights::TensorSource& source, weights::ExportPlan plan, weights::CheckpointLayout layout,
+                     const fs::path& out, const FolderExtras& extras) {
   using weights::CheckpointLayout;
-  OCTAVO_ASSIGN_OR_RETURN(weights::ExportPlan plan, weights::plan_export(source.parts(), options));
   weights::ExportControl control;
-  if (weights::is_folder(options.layout)) {
-    const bool with_t5 = std::any_of(source.parts().begin(), source.parts().end(), [](const weights::SourcePart& part) {
-      return part.part == weights::Part::kTextEncoder3;
-    });
-    if (options.layout == CheckpointLayout::kDiffusers) {
+  if (weights::is_folder(layout)) {
+    const bool with_t5 = has_part(source, weights::Part::kTextEncoder3);
+    if (layout == CheckpointLayout::kDiffusers) {
       plan.texts["model_index.json"] = weights::model_index_json(with_t5);
     }
     plan.texts["scheduler/scheduler_config.json"] =
@@ -88,7 +91,7 @@ Status write_checkpoint(const weights::TensorSource& source, const weights::Expo
   const auto started = Clock::now();
   {
     const Interrupt interrupt;
-    WriteProgress progress;
+    WorkProgress progress("writing");
     control.on_progress = [&](std::size_t done, std::size_t total) {
       progress.show(done, total);
       return !interrupt.requested();
@@ -99,8 +102,17 @@ Status write_checkpoint(const weights::TensorSource& source, const weights::Expo
   const auto bytes = static_cast<double>(plan.byte_count());
   std::printf("%s  (%zu file%s of tensors, %.2f GB in %.1f s, %.0f MB/s)\n", out.c_str(), plan.files.size(),
               plan.files.size() == 1 ? "" : "s", bytes / kBytesPerGigabyte, elapsed, bytes / 1e6 / elapsed);
-  if (plan.scaled_count() > 0) std::printf("%zu weights in scaled FP8\n", plan.scaled_count());
+  if (plan.scaled_count() > 0) {
+    std::printf("%zu weights in %s\n", plan.scaled_count(),
+                layout == CheckpointLayout::kComfyUi ? "scaled FP8" : "8 bits");
+  }
   return {};
+}
+
+Status write_checkpoint(const weights::TensorSource& source, const weights::ExportOptions& options, const fs::path& out,
+                        const FolderExtras& extras) {
+  OCTAVO_ASSIGN_OR_RETURN(weights::ExportPlan plan, weights::plan_export(source.parts(), options));
+  return write_planned(source, std::move(plan), options.layout, out, extras);
 }
 
 void add_source_flags(CLI::App& command, SourceFlags& flags) {

@@ -22,6 +22,16 @@ struct FolderExtras {
   std::string scheduler;             // scheduler_config.json; empty = the released models'
 };
 
+/// For a folder of `layout` (its word) that holds what `source` has: `tokenizers`, or those of `model` when it is
+/// empty; the scheduler of `model`, if it has one. kInvalidArgument naming the flag of a part that such a folder needs
+/// and the source lacks, or --tokenizers.
+Result<FolderExtras> folder_extras(const weights::TensorSource& source, const std::string& model,
+                                   const std::string& tokenizers, const std::string& layout);
+
+/// Writes what is planned, with what the layout has besides; progress, Ctrl-C and output as write_checkpoint().
+Status write_planned(const weights::TensorSource& source, weights::ExportPlan plan, weights::CheckpointLayout layout,
+                     const std::filesystem::path& out, const FolderExtras& extras);
+
 /// Plans and writes; says on standard output what was written, how large and how fast.
 Status write_checkpoint(const weights::TensorSource& source, const weights::ExportOptions& options,
                         const std::filesystem::path& out, const FolderExtras& extras);

@@ -211,7 +211,7 @@ class Quantize(Folder):
         for form, scale in (("new", "weight_scale"), ("old", "scale_weight")):
             with self.subTest(form=form):
                 file = self.root / f"{form}.safetensors"
-                done = run("quantize", "--model", str(first), "--scaled", form, "--out", str(file))
+                done = run("quantize", "--model", str(first), "--layout", "comfyui", "--scaled", form, "--out", str(file))
                 self.assertEqual(done.returncode, 0, done.stderr)
                 # Large has 384 linear layers by the same count: 10 a block, 7 in the last, 7 outside; 2 more for each
                 # second attention. T5: 7 a layer.
@@ -244,8 +244,11 @@ class Quantize(Folder):
         self.assertEqual(len([path for path in self.root.iterdir() if ".partial" in path.name]), 0)
 
     def test_other_forms_are_refused(self):
-        for arguments, word in ((("--layout", "diffusers"), "--layout"), (("--scaled", "newest"), "--scaled")):
-            done = run("quantize", "--model", str(self.root), *arguments, "--out", str(self.root / "out"))
+        first = self.synth("first")
+        for arguments, word in ((("--layout", "original"), "--layout"), (("--scaled", "new"), "--scaled"),
+                                (("--layout", "comfyui", "--scaled", "newest"), "--scaled"),
+                                (("--layout", "comfyui", "--weights", "block"), "--layout")):
+            done = run("quantize", "--model", str(first), *arguments, "--out", str(self.root / "out"))
             self.assertEqual(done.returncode, 1)
             self.assertIn(word, done.stderr)
 

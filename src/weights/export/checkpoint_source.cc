@@ -148,10 +148,12 @@ Result<std::vector<CheckpointSource::Gathered>> CheckpointSource::gather(const f
   for (const PartNames& row : kParts) {
     const std::string name(row.folder);
     if (!folder.has_part(name)) continue;
+    if (auto files = open_part_files(model / name); files.ok()) {
+      for (const auto& file : *files) OCTAVO_RETURN_IF_ERROR(check_plain(*file));
+    }
     OCTAVO_ASSIGN_OR_RETURN(const auto part, folder.open_part(name));
     Gathered one{row.part, {}, json_text(part.config)};
     for (const auto& file : part.weights.files()) {
-      OCTAVO_RETURN_IF_ERROR(check_plain(*file));
       for (const auto& [tensor, info] : file->tensors()) one.tensors.emplace(tensor, Stored{file, &info});
     }
     gathered.push_back(std::move(one));

@@ -345,6 +345,11 @@ Status copy_files(const fs::path& from, const fs::path& to) {
   return {};
 }
 
+/// "folder/" names the folder.
+fs::path without_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
+
+fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+
 std::string gigabytes(std::uintmax_t bytes) { return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9); }
 
 Status check_room(const fs::path& parent, const fs::path& out, std::size_t needed) {
@@ -358,16 +363,22 @@ Status check_room(const fs::path& parent, const fs::path& out, std::size_t neede
 
 }  // namespace
 
-Status export_checkpoint(const TensorSource& source, const ExportPlan& plan, const fs::path& out,
-                         const ExportControl& control) {
+Status check_destination(const fs::path& out) {
   std::error_code error;
-  fs::path target = out;
-  if (!target.has_filename()) target = target.parent_path();  // "folder/"
+  const fs::path target = without_slash(out);
   if (fs::exists(fs::symlink_status(target, error))) {
     return failed_precondition(target.string(), "exists already; choose another name or remove it");
   }
-  const fs::path parent = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  const fs::path parent = parent_of(target);
   if (!fs::is_directory(parent, error)) return not_found(parent.string(), "no such folder");
+  return {};
+}
+
+Status export_checkpoint(const TensorSource& source, const ExportPlan& plan, const fs::path& out,
+                         const ExportControl& control) {
+  OCTAVO_RETURN_IF_ERROR(check_destination(out));
+  std::error_code error;
+  const fs::path target = without_slash(out), parent = parent_of(target);
   OCTAVO_RETURN_IF_ERROR(check_room(parent, target, plan.byte_count()));
 
   std::size_t done = 0;

@@ -16,7 +16,11 @@ struct ExportControl {
   std::vector<std::pair<std::filesystem::path, std::string>> folders;
 };
 
-/// kFailedPrecondition when `out` exists; kResourceExhausted when the disk has not the room, before anything is
+/// kFailedPrecondition when `out` exists, kNotFound when the folder that is to hold it does not: for those who have
+/// work to do before they write.
+Status check_destination(const std::filesystem::path& out);
+
+/// As check_destination(); kResourceExhausted when the disk has not the room, before anything is
 /// written, or fails underway; kDataCorruption naming a tensor, and where in it is a NaN or infinity, that was to be
 /// scaled or that the plan wants checked.
 /// Whatever happens, `out` is whole or absent and no temporary stays. Takes a few portions of memory, not a tensor.

@@ -52,8 +52,10 @@ class Planner {
 
   DType dtype_of(const SourceTensor& tensor) const {
     if (options_.dtype) return *options_.dtype;
-    const bool widths_stay = options_.scaled == ScaledFp8::kNone && options_.quantized.empty();
-    if (widths_stay || dtype_size(tensor.dtype) == 2) return tensor.dtype;
+    if (options_.scaled == ScaledFp8::kNone && options_.quantized.empty()) return tensor.dtype;
+    if (dtype_size(tensor.dtype) == 2) return tensor.dtype;
+    // Smoothing that is folded into a bias needs more than 16 bits there, and vectors weigh nothing.
+    if (!options_.quantized.empty() && tensor.shape.rank() < 2) return tensor.dtype;
     return DType::kBF16;
   }
 

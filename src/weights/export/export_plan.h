@@ -50,8 +50,8 @@ struct ExportOptions {
   /// Weights of the transformer's and T5's linear layers in E4M3 with one scale a tensor, amax / 448; all else as
   /// `dtype`, or as it is when it has 16 bits, or bf16. Only with kComfyUi.
   ScaledFp8 scaled = ScaledFp8::kNone;
-  /// Layers in 8 bits; all else of the whole model as with `scaled`, and NaN or infinity anywhere is an error. Only
-  /// with kDiffusers.
+  /// Layers in 8 bits; of all parts, what has 16 bits stays, matrices of f32 become bf16, vectors keep their type, and
+  /// NaN or infinity is an error. Only with kDiffusers.
   std::map<Part, QuantizedPart> quantized;
   bool text_encoders = true;  // false leaves them out (kOriginal)
   std::string base_name;      // of the main file of kSeparateParts, without extension
