@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "bench.h"
 #include "checkpoint.h"
+#include "compare.h"
 #include "device/cpu/idle_spinning.h"
 #include "generate.h"
 #include "inspect.h"
@@ -29,6 +30,7 @@ int main(int argc, char** argv) {
   octavo::app::add_inspect(app, exit_code);
   octavo::app::add_checkpoint(app, exit_code);
   octavo::app::add_quantize(app, exit_code);
+  octavo::app::add_compare(app, exit_code);
   octavo::app::add_bench(app, exit_code);
 
   try {
