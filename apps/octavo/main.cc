@@ -10,6 +10,7 @@
 #include "device/cpu/idle_spinning.h"
 #include "generate.h"
 #include "inspect.h"
+#include "lora.h"
 #include "quantize.h"
 #include "serve_command.h"
 #include "version.h"
@@ -31,6 +32,7 @@ int main(int argc, char** argv) {
   octavo::app::add_checkpoint(app, exit_code);
   octavo::app::add_quantize(app, exit_code);
   octavo::app::add_compare(app, exit_code);
+  octavo::app::add_lora(app, exit_code);
   octavo::app::add_bench(app, exit_code);
 
   try {
