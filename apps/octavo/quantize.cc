@@ -4,7 +4,9 @@
 #include <memory>
 #include <string>
 
+#include "calibrate_recipe.h"
 #include "model_path.h"
+#include "quantize/folding.h"
 #include "version.h"
 #include "write_checkpoint.h"
 #include "write_quantized.h"
@@ -15,6 +17,7 @@ namespace {
 struct QuantizeOptions {
   SourceFlags source;
   QuantizeFlags flags;
+  CalibrationFlags calibration;
   std::string layout = "diffusers";
   std::string scaled;
   std::string tokenizers;
@@ -42,18 +45,36 @@ Status run_comfyui(const QuantizeOptions& options, const weights::CheckpointSour
 }
 
 Status run_folder(const QuantizeOptions& options, const weights::CheckpointSource& source) {
-  OCTAVO_ASSIGN_OR_RETURN(const quantize::Recipe recipe, recipe_of_flags(source, options.flags));
+  OCTAVO_RETURN_IF_ERROR(check_calibration_flags(options.calibration));
+  OCTAVO_ASSIGN_OR_RETURN(quantize::Recipe recipe, recipe_of_flags(source, options.flags));
+  FolderExtras extras;
+  if (!options.out.empty()) {
+    // What can be refused is refused before the model is read or run.
+    OCTAVO_RETURN_IF_ERROR(weights::check_destination(options.out));
+    OCTAVO_ASSIGN_OR_RETURN(extras, folder_extras(source, options.source.model, options.tokenizers, options.layout));
+  }
+  std::filesystem::path statistics(options.calibration.calibration);
+  if (needs_calibration(recipe, options.calibration)) {
+    if (statistics.empty() && !options.out.empty()) statistics = statistics_beside(options.out);
+    weights::ModelFiles files = options.source.model;
+    files.clip_l = options.source.clip_l;
+    files.clip_g = options.source.clip_g;
+    files.t5 = options.source.t5;
+    files.vae = options.source.vae;
+    files.tokenizers = options.tokenizers;
+    OCTAVO_RETURN_IF_ERROR(calibrate_recipe(recipe, source, files, options.calibration, statistics));
+  }
   if (options.explain) print_recipe(recipe);
   if (options.out.empty()) return {};
-  // What can be refused is refused before the model is read.
-  OCTAVO_RETURN_IF_ERROR(weights::check_destination(options.out));
-  OCTAVO_ASSIGN_OR_RETURN(const FolderExtras extras,
-                          folder_extras(source, options.source.model, options.tokenizers, options.layout));
-  QuantizedWriting writing{.original = &source, .values = &source, .recipe = &recipe};
+  OCTAVO_ASSIGN_OR_RETURN(const auto folded, quantize::FoldedSource::create(source, recipe));
+  QuantizedWriting writing{.original = &source, .values = folded.get(), .recipe = &recipe};
+  writing.multiplier = [&](std::string_view layer) { return folded->multiplier(layer); };
   writing.quantize_t5 = options.flags.t5_precision == "fp8";
   writing.source.model = name_of_model(options.source.model);
   OCTAVO_ASSIGN_OR_RETURN(writing.source.hash, digest_with_progress(source));
-  return write_quantized(writing, options.out, extras);
+  OCTAVO_RETURN_IF_ERROR(write_quantized(writing, options.out, extras));
+  if (options.calibration.calibration.empty() && !statistics.empty()) std::filesystem::remove(statistics);
+  return {};
 }
 
 Status run_quantize(const QuantizeOptions& options, bool folder_flags_given) {
@@ -84,6 +105,7 @@ void add_quantize(CLI::App& app, int& exit_code) {
   CLI::App* quantize = app.add_subcommand("quantize", "Turn 16-bit weights into 8-bit ones");
   add_source_flags(*quantize, options->source);
   add_quantize_flags(*quantize, options->flags);
+  add_calibration_flags(*quantize, options->calibration);
   quantize->add_flag("--explain", options->explain,
                      "Print what is decided layer by layer and why; without --out, write nothing");
   quantize
@@ -105,8 +127,9 @@ void add_quantize(CLI::App& app, int& exit_code) {
       "first: a failure or Ctrl-C leaves nothing behind.");
   quantize->callback([options, quantize, &exit_code] {
     bool folder_flags_given = false;
-    for (const char* flag : {"--format", "--activation-format", "--weights", "--activations", "--policy",
-                             "--t5-precision", "--explain", "--tokenizers"}) {
+    for (const char* flag :
+         {"--format", "--activation-format", "--weights", "--activations", "--policy", "--t5-precision", "--explain",
+          "--tokenizers", "--prompts", "--steps", "--seed", "--calibration", "--smooth", "--outliers"}) {
       folder_flags_given = folder_flags_given || quantize->count(flag) > 0;
     }
     const Status status = run_quantize(*options, folder_flags_given);

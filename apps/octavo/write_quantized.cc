@@ -38,7 +38,8 @@ void add_quantize_flags(CLI::App& command, QuantizeFlags& flags) {
   command
       .add_option("--activations", flags.activations,
                   "How inputs become 8 bits: token or block, one scale a token or 128 elements of it, found while "
-                  "running; none, inputs stay in 16 bits and weights are widened")
+                  "running; static, one scale a layer, found by calibration; none, inputs stay in 16 bits and weights "
+                  "are widened")
       ->capture_default_str();
   command
       .add_option("--policy", flags.policy,

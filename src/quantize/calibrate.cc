@@ -62,6 +62,15 @@ Result<Statistics> start(const Statistics& empty, const std::filesystem::path& f
   return stored;
 }
 
+/// A refused request, by the flag that made it so.
+Status of_flag(const Status& refused, std::size_t prompt) {
+  if (refused.subject() == "steps") return invalid_argument("--steps", refused.message());
+  if (refused.subject().ends_with("prompt")) {
+    return invalid_argument("--prompts", fmt::format("prompt {}: {}", prompt, refused.message()));
+  }
+  return refused;
+}
+
 Status check_finite(const Statistics& statistics) {
   for (const InputStatistics& input : statistics.inputs) {
     for (const float amax : input.amax) {
@@ -92,8 +101,9 @@ Result<Statistics> calibrate(pipeline::Pipeline& pipeline, const std::vector<Sit
     request.width = options.width;
     request.height = options.height;
     request.sampler = "euler";  // one forward a step
-    OCTAVO_ASSIGN_OR_RETURN(request, generation::resolve(std::move(request), pipeline.capabilities()));
-    requests.push_back(std::move(request));
+    auto resolved = generation::resolve(std::move(request), pipeline.capabilities());
+    if (!resolved.ok()) return of_flag(resolved.status(), requests.size() + 1);
+    requests.push_back(std::move(*resolved));
   }
   OCTAVO_ASSIGN_OR_RETURN(const pipeline::DenoiseState first, pipeline.begin(requests.front(), 0));
   const bool guided = requests.front().guidance_scale > 1;

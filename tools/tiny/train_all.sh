@@ -20,7 +20,7 @@ vae_seconds=${VAE_SECONDS:-240} detector_seconds=${DETECTOR_SECONDS:-80}
 gpus=$(nvidia-smi -L 2>/dev/null | wc -l || true)
 processes=${PROCESSES:-$((gpus > 1 ? gpus : 1))}
 scene_flags=() vae_flags=() detector_flags=() generator_flags=()
-if [ "$processes" -gt 1 ]; then generator_flags=(--batch 384); fi
+if [ "$processes" -gt 1 ]; then generator_flags=(--batch 384 --renew 192); fi
 if [ "$toy" = --toy ]; then
   vae_seconds=4 detector_seconds=4
   scene_flags=(--square 400 --other 40)

@@ -94,14 +94,6 @@ class Trainable(torch.nn.Module):
         return (v - (noise - latent)).square().mean()
 
 
-def compile_layers(generator):
-    """Compiles each kind of layer once for all its places: a fifth of the time that compiling the whole takes."""
-    torch._dynamo.config.cache_size_limit = 64  # they share one entry point
-    for layer in generator.modules():
-        if isinstance(layer, (m.Block, m.ClipLayer, m.T5Block)):
-            layer.compile(dynamic=False)
-
-
 def clip_g_ids(ids, end):
     """CLIP-G's ids from CLIP-L's: the same up to the first end token, then zeros."""
     ended = (ids == end).cumsum(-1)
@@ -120,7 +112,7 @@ def main():
     p.add_argument("--pool", type=int, default=120000, help="latents of 256x256 kept at a time")
     p.add_argument("--other-pool", type=int, default=3000)
     p.add_argument("--renew", type=int, default=256, help="pictures encoded anew every --every steps")
-    p.add_argument("--every", type=int, default=4, help="0: the latents stay those of the start, for short runs")
+    p.add_argument("--every", type=int, default=4)
     p.add_argument("--lr", type=float, default=1.5e-3, help="Adam, for what is not a matrix of a block")
     p.add_argument("--lr-muon", type=float, default=2.5e-3)
     p.add_argument("--constant", type=float, default=0.5, help="share of the time before the rate falls to zero")
@@ -143,7 +135,7 @@ def main():
     vae.load_state_dict({k: v.float() for k, v in load_file(os.path.join(args.vae, "vae.safetensors")).items()})
     vae = vae.to(device, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     # Compiling the renderer takes half a minute for each size: worth it for one.
-    renderers = {(256, 256): Renderer(np.load(args.atlas)["atlas"], device, compiled=not args.plain and args.every > 0)}
+    renderers = {(256, 256): Renderer(np.load(args.atlas)["atlas"], device, compiled=not args.plain)}
     plain_renderer = Renderer(np.load(args.atlas)["atlas"], device)
 
     @torch.no_grad()
@@ -171,19 +163,12 @@ def main():
     for buffer in (flat.master, flat.shadow, flat.ema):
         ranks.agree(buffer)
     trainable = Trainable(generator)
-    if not args.plain:
-        compile_layers(generator)
+    compiled = trainable if args.plain else torch.compile(trainable, dynamic=False)
     empty_clip = torch.tensor(tokens["empty_clip"], device=device)
     empty_t5 = torch.tensor(tokens["empty_t5"], device=device)
     losses = torch.zeros(2, device=device)  # sum and count, 256x256 only
 
-    def run(compiled, *inputs):
-        if compiled:
-            return trainable(*inputs)
-        with torch.compiler.set_stance("force_eager"):
-            return trainable(*inputs)
-
-    def make_gradients(pool, batch, compiled, counted):
+    def make_gradients(pool, batch, run, counted):
         def gradients():
             at = torch.randint(0, pool.count, (batch,), device=device)
             rows = pool.rows[at]
@@ -192,8 +177,7 @@ def main():
             ids_l = torch.where(dropped, empty_clip, pool.scenes["clip"][rows].long())
             ids_t5 = torch.where(dropped, empty_t5, pool.scenes["t5"][rows].long())
             noise = torch.randn_like(latent)
-            loss = run(compiled, latent, noise, sample_sigma(batch, device), ids_l, clip_g_ids(ids_l, tokens["end"]),
-                       ids_t5)
+            loss = run(latent, noise, sample_sigma(batch, device), ids_l, clip_g_ids(ids_l, tokens["end"]), ids_t5)
             flat.grad.zero_()
             loss.backward()
             if counted:
@@ -202,7 +186,7 @@ def main():
 
     flat.lr.fill_(0.0)
     flat.lr_muon.fill_(0.0)
-    main_gradients = Graphed(make_gradients(main_pool, args.batch, True, True), enabled=not args.plain)
+    main_gradients = Graphed(make_gradients(main_pool, args.batch, compiled, True), enabled=not args.plain)
     update = Graphed(flat.step, enabled=not args.plain)
     log(event="ready at 256x256", captured=main_gradients.graph is not None and update.graph is not None,
         processes=ranks.count)
@@ -245,7 +229,7 @@ def main():
                 pool, batch, gradients = others[k]
                 if gradients is None:  # made when first needed: nothing waits for sizes at the start
                     pool.fill(min(150, args.other_pool))
-                    gradients = others[k][2] = Graphed(make_gradients(pool, batch, False, False),
+                    gradients = others[k][2] = Graphed(make_gradients(pool, batch, trainable, False),
                                                        enabled=not args.plain, warm=2)
                     log(event=f"ready at {pool.width}x{pool.height}", captured=gradients.graph is not None)
                 gradients()
@@ -256,7 +240,7 @@ def main():
             ranks.average(flat.grad)
             update()
             n += 1
-            if args.every and n % args.every == 0:
+            if n % args.every == 0:
                 main_pool.renew(min(args.renew, args.pool))
         if n % (50 if args.plain else 200) == 0:
             total, count = losses.tolist()

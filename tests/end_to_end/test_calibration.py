@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""`octavo quantize` with calibration: static scales, smoothing, split channels, interruption and resuming, prompt
+files."""
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from octavo_process import MODEL, OCTAVO, run
+
+ENVIRONMENT = dict(os.environ, OCTAVO_LOG="info")
+PROMPTS = "a red apple\n\n  two cats in the snow\na ship\n"
+
+
+class Calibration(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = Path(self.folder.name)
+        self.addCleanup(self.folder.cleanup)
+        (self.root / "prompts.txt").write_text(PROMPTS)
+
+    def arguments(self, out, *more):
+        return ("quantize", "--model", str(MODEL), "--activations", "static", "--prompts",
+                str(self.root / "prompts.txt"), "--steps", "2", "--out", str(self.root / out), *more)
+
+    def quantise(self, out, *more):
+        done = run(*self.arguments(out, *more), env=ENVIRONMENT)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done
+
+    def refused(self, *arguments):
+        done = run(*arguments, env=ENVIRONMENT)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        return done.stderr.strip().splitlines()[-1]
+
+    def read(self, out, name="transformer/quantization.json"):
+        return json.loads((self.root / out / name).read_text())
+
+    def weights(self, out):
+        return (self.root / out / "transformer/diffusion_pytorch_model.safetensors").read_bytes()
+
+    def test_static_scales_come_with_their_provenance(self):
+        self.quantise("out", "--seed", "3")
+        report = self.read("out")
+        calibration = report["calibration"]
+        self.assertEqual([calibration[key] for key in ("prompts", "steps", "seed")], [3, 2, 3])
+        layers = {layer["layer"]: layer for layer in report["layers"]}
+        layer = layers["transformer_blocks.0.ff.net.2"]
+        self.assertGreater(layer["static_amax"], 0)
+        self.assertGreater(layer["output_error"], 0)
+        self.assertIn("over the steps", layer["reason"])
+        self.assertFalse(list(self.root.glob("*.calibration*")), "statistics stay only when asked for")
+
+    def test_interrupted_and_resumed_is_bit_for_bit_the_same(self):
+        prompts = "".join(f"a picture of {count} apples\n" for count in range(40))
+        (self.root / "prompts.txt").write_text(prompts)
+        self.quantise("whole")
+        statistics = self.root / "kept.safetensors"
+        process = subprocess.Popen([OCTAVO, *self.arguments("out", "--calibration", str(statistics))],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        while not statistics.exists() and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        error = process.communicate()[1]
+        self.assertEqual(process.returncode, 1, error)
+        self.assertRegex(error, r"calibration stopped after \d+ of 40 prompts; the same command goes on from there")
+        self.assertFalse((self.root / "out").exists())
+        done = self.quantise("out", "--calibration", str(statistics))
+        self.assertIn("of 40 prompts are in", done.stderr + done.stdout)
+        self.assertEqual(self.weights("out"), self.weights("whole"))
+        self.assertTrue(statistics.exists())
+        # Kept statistics serve other recipes without a run.
+        self.quantise("other", "--calibration", str(statistics), "--smooth", "0.5")
+
+    def test_statistics_of_another_calibration_are_refused(self):
+        statistics = str(self.root / "kept.safetensors")
+        self.quantise("out", "--calibration", statistics)
+        self.assertIn("holds a calibration with seed 0 instead of 7: delete it",
+                      self.refused(*self.arguments("other", "--calibration", statistics, "--seed", "7")))
+
+    def test_prompt_files(self):
+        (self.root / "prompts.txt").write_text("\n \n")
+        self.assertIn("--prompts", self.refused(*self.arguments("out")))
+        (self.root / "prompts.txt").write_text("one\n")
+        done = self.quantise("out")
+        self.assertIn("calibration on one prompt", done.stderr + done.stdout)
+
+    def test_smoothing_and_splitting_of_planted_outliers_are_in_the_folder(self):
+        run("checkpoint", "synth", "--family", "tiny", "--outliers", "2", "--out", str(self.root / "model"))
+        done = run("quantize", "--model", str(self.root / "model"), "--format", "int8", "--prompts",
+                   str(self.root / "prompts.txt"), "--steps", "1", "--outliers", "4", "--explain", "--out",
+                   str(self.root / "out"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        split = [layer for layer in self.read("out")["layers"] if layer.get("outliers")]
+        self.assertGreater(len(split), 20)
+        self.assertIn("splitting of 2 channels (+", done.stdout)
+
+    def test_impossible_flags_are_named(self):
+        self.assertIn("--smooth: must be from 0 to 1", self.refused(*self.arguments("out", "--smooth", "2")))
+        self.assertIn("--outliers: must be from 0 to 256", self.refused(*self.arguments("out", "--outliers", "-1")))
+        self.assertIn("--steps", self.refused("quantize", "--model", str(MODEL), "--steps", "100000",
+                                             "--out", str(self.root / "out")))
+        self.assertIn("--layout: comfyui", self.refused(*self.arguments("out", "--layout", "comfyui")))
+
+
+if __name__ == "__main__":
+    unittest.main()
