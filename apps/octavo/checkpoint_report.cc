@@ -135,6 +135,7 @@ class FolderInspector {
   void look_at_model(const std::string& name, std::string_view class_name, bool needed) {
     PartReport report;
     if (!begin_part(report, name, {class_name}, needed)) return;
+    look_at_quantization(report);
     auto part = folder_.open_part(name);
     if (!part.ok()) {
       problem(Status(part.status().code(), part.status().message(), shortened(part.status().subject())));
@@ -152,6 +153,37 @@ class FolderInspector {
       }
     }
     report_.parts.push_back(std::move(report));
+  }
+
+  /// Whether the part is in 8 bits, whole and of one run, and its report for people goes with it.
+  void look_at_quantization(PartReport& part) {
+    const auto files = weights::open_part_files(folder_.root() / part.name);
+    if (!files.ok()) return;  // opening the part says why
+    auto provenance = weights::read_provenance(*files);
+    if (!provenance.ok()) {
+      report_.problems.push_back(shortened(provenance.status().to_string()));
+      return;
+    }
+    if (!*provenance) return;
+    for (const auto& file : *files) {
+      for (const auto& [name, info] : file->tensors()) {
+        part.quantized_layers += name.ends_with(weights::kNewWeightScale) ? 1 : 0;
+      }
+    }
+    part.quantization = std::move(**provenance);
+    const std::string path = part.name + "/quantization.json";
+    std::error_code error;
+    if (!fs::exists(folder_.root() / path, error)) return;
+    const auto told = folder_.read_json(path);
+    if (!told.ok()) {
+      report_.problems.push_back(shortened(told.status().to_string()));
+      return;
+    }
+    object header = *told;
+    header.erase("layers");
+    if (header != boost::json::parse(weights::provenance_text(*part.quantization)).get_object()) {
+      problem(path, "is of another quantisation than the weights beside it");
+    }
   }
 
   /// The autoencoder's other half, which some files leave out.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/status.h"
 #include "tensor/tensor.h"
 #include "weights/layouts/name_map.h"
+#include "weights/quantization/provenance.h"
 
 namespace octavo::app {
 
@@ -29,6 +31,8 @@ struct PartReport {
   std::string description;  // sizes, in words
   std::vector<std::string> files;
   std::vector<TensorReport> tensors;
+  std::optional<weights::QuantizationProvenance> quantization;  // of what `octavo quantize` wrote
+  std::size_t quantized_layers = 0;                             // weights in 8 bits, where `quantization` is
 
   std::int64_t parameter_count() const;
   std::size_t byte_count() const;

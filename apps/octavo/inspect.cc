@@ -75,6 +75,10 @@ void print_text(const CheckpointReport& report, bool tensors) {
         model ? count_in_words(part.parameter_count()) : "", model ? bytes_in_words(part.byte_count()) : "",
         dtypes_in_words(part));
     if (!part.description.empty()) line(std::string(name_width + 4, ' ') + part.description);
+    if (part.quantization) {
+      line(fmt::format("{:{}}quantised: {} layers in 8 bits, {}", "", name_width + 4, part.quantized_layers,
+                       part.quantization->in_words()));
+    }
     if (!tensors) continue;
     for (const TensorReport& tensor : part.tensors) {
       line(fmt::format("      {:<8} {:<24} {}", tensor.dtype, tensor.shape.to_string(), tensor.name));
@@ -102,6 +106,11 @@ void print_json(const CheckpointReport& report, bool tensors) {
                               {"parameter_count", part.parameter_count()},
                               {"byte_count", part.byte_count()},
                               {"tensors_by_dtype", std::move(dtypes)}};
+    if (part.quantization) {
+      boost::json::object told = boost::json::parse(weights::provenance_text(*part.quantization)).get_object();
+      told["layer_count"] = part.quantized_layers;
+      entry["quantization"] = std::move(told);
+    }
     if (tensors) {
       boost::json::array rows;
       for (const TensorReport& tensor : part.tensors) {

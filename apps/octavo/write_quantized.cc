@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/log.h"
 #include "interrupt.h"
 #include "quantize/policy.h"
 #include "version.h"
@@ -24,6 +25,16 @@ void print_sizes(const std::vector<quantize::PartSize>& sizes) {
     std::printf("%-16s %12s %12s  %3.0f %%\n", size.part.c_str(), gigabytes(size.before).c_str(),
                 gigabytes(size.after).c_str(),
                 100.0 * static_cast<double>(size.after) / static_cast<double>(std::max<std::size_t>(size.before, 1)));
+  }
+}
+
+/// A rule that matches nothing may be for another family, or misspelt.
+void warn_of_idle_rules(const quantize::Policy& policy, const quantize::Recipe& recipe, const std::string& file) {
+  for (std::size_t i = 0; i < policy.size(); ++i) {
+    const std::string& pattern = policy[i].pattern;
+    const bool used = std::any_of(recipe.layers.begin(), recipe.layers.end(),
+                                  [&pattern](const auto& layer) { return quantize::matches(pattern, layer.layer); });
+    if (!used) spdlog::warn("{}: rules[{}] matches no layer of this model: {}", file, i, pattern);
   }
 }
 
@@ -79,7 +90,10 @@ Result<quantize::Recipe> recipe_of_flags(const weights::TensorSource& source, co
   if (transformer == parts.end())
     return invalid_argument("--model", "has no transformer, whose products are quantised");
   OCTAVO_ASSIGN_OR_RETURN(quantize::Recipe recipe, quantize::plan_recipe(*transformer, policy, options));
-  if (flags.policy != "default") recipe.policy = std::filesystem::path(flags.policy).filename().string();
+  if (flags.policy != "default") {
+    warn_of_idle_rules(policy, recipe, flags.policy);
+    recipe.policy = std::filesystem::path(flags.policy).filename().string();
+  }
   return recipe;
 }
 

@@ -1,11 +1,32 @@
 #include "quantize/policy.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/json.hpp>
 
 namespace octavo::quantize {
+namespace {
+
+constexpr std::array<std::string_view, 5> kRuleMembers = {"pattern", "quantise", "reason", "weights", "activations"};
+
+/// A member that may be left out and is a word of a flag.
+template <typename Value>
+Status read_word(const boost::json::object& rule, std::string_view member,
+                 Result<Value> (*parse)(const std::string& word, const std::string& flag), const std::string& place,
+                 std::optional<Value>& into) {
+  const auto* word = rule.if_contains(member);
+  if (word == nullptr) return {};
+  if (!word->is_string()) return data_corruption(place, fmt::format("\"{}\" is not text", member));
+  const auto value = parse(std::string(word->get_string()), place);
+  if (!value.ok()) return data_corruption(place, fmt::format("\"{}\": {}", member, value.status().message()));
+  into = *value;
+  return {};
+}
+
+}  // namespace
 
 Policy default_policy() {
   return {
@@ -48,7 +69,7 @@ Decision decide(const Policy& policy, std::string_view layer) {
   const auto found = std::find_if(policy.rbegin(), policy.rend(),
                                   [&](const PolicyRule& rule) { return matches(rule.pattern, layer); });
   if (found == policy.rend()) return {false, "no rule of the policy names it"};
-  return {found->quantise, found->reason};
+  return {found->quantise, found->reason, found->weight_grain, found->activations};
 }
 
 Result<Policy> policy_from_json(const boost::json::object& json, const std::string& file) {
@@ -60,9 +81,9 @@ Result<Policy> policy_from_json(const boost::json::object& json, const std::stri
     if (!value.is_object()) return data_corruption(place, "is not an object");
     const auto& object = value.get_object();
     for (const auto& member : object) {
-      if (member.key() == "pattern" || member.key() == "quantise" || member.key() == "reason") continue;
-      return data_corruption(place,
-                             "has \"" + std::string(member.key()) + "\", which is none of pattern, quantise, reason");
+      const std::string_view key = member.key();
+      if (std::find(kRuleMembers.begin(), kRuleMembers.end(), key) != kRuleMembers.end()) continue;
+      return data_corruption(place, fmt::format("has \"{}\", which is none of {}", key, fmt::join(kRuleMembers, ", ")));
     }
     const auto* pattern = object.if_contains("pattern");
     const auto* quantise = object.if_contains("quantise");
@@ -72,6 +93,8 @@ Result<Policy> policy_from_json(const boost::json::object& json, const std::stri
     if (reason != nullptr && !reason->is_string()) return data_corruption(place, "\"reason\" is not text");
     PolicyRule rule{std::string(pattern->get_string()), quantise->get_bool(), {}};
     rule.reason = reason != nullptr ? std::string(reason->get_string()) : "rule " + rule.pattern + " of " + file;
+    OCTAVO_RETURN_IF_ERROR(read_word(object, "weights", parse_weight_grain, place, rule.weight_grain));
+    OCTAVO_RETURN_IF_ERROR(read_word(object, "activations", parse_activations, place, rule.activations));
     policy.push_back(std::move(rule));
   }
   if (policy.empty()) return data_corruption(file, "\"rules\" is empty: nothing would be quantised");
@@ -81,8 +104,10 @@ Result<Policy> policy_from_json(const boost::json::object& json, const std::stri
 boost::json::object to_json(const Policy& policy) {
   boost::json::array rules;
   for (const PolicyRule& rule : policy) {
-    rules.push_back(
-        boost::json::object{{"pattern", rule.pattern}, {"quantise", rule.quantise}, {"reason", rule.reason}});
+    boost::json::object one{{"pattern", rule.pattern}, {"quantise", rule.quantise}, {"reason", rule.reason}};
+    if (rule.weight_grain) one["weights"] = weight_grain_word(*rule.weight_grain);
+    if (rule.activations) one["activations"] = activations_word(*rule.activations);
+    rules.push_back(std::move(one));
   }
   return {{"rules", std::move(rules)}};
 }
@@ -109,8 +134,8 @@ Result<Recipe> plan_recipe(const weights::SourcePart& part, const Policy& policy
                              .reason = std::move(decision.reason),
                              .format = options.format,
                              .activation_format = options.activation_format,
-                             .weight_grain = options.weight_grain,
-                             .activations = options.activations});
+                             .weight_grain = decision.weight_grain.value_or(options.weight_grain),
+                             .activations = decision.activations.value_or(options.activations)});
   }
   if (std::none_of(recipe.layers.begin(), recipe.layers.end(), [](const LayerRecipe& one) { return one.quantised; })) {
     return invalid_argument("--policy", "keeps every layer in 16 bits: nothing would be quantised");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,20 +19,26 @@ struct PolicyRule {
   std::string pattern;  // "*" stands for any text, everything else for itself
   bool quantise = false;
   std::string reason;
+  // Of the layers it decides, instead of the recipe's.
+  std::optional<ScaleGrain> weight_grain = {};
+  std::optional<Activations> activations = {};
 };
 using Policy = std::vector<PolicyRule>;
 
 /// Products of the blocks in 8 bits; what makes modulations, what embeds and the final product in 16.
 Policy default_policy();
 
-/// {"rules": [{"pattern": "transformer_blocks.*.ff.*", "quantise": true, "reason": "..."}]}; kDataCorruption naming
-/// `file` and the rule. `reason` may be left out.
+/// {"rules": [{"pattern": "transformer_blocks.*.ff.*", "quantise": true, "reason": "...", "weights": "channel",
+/// "activations": "none"}]}; kDataCorruption naming `file` and the rule. `reason`, `weights` and `activations` (words
+/// of those flags) may be left out.
 Result<Policy> policy_from_json(const boost::json::object& json, const std::string& file);
 boost::json::object to_json(const Policy& policy);
 
 struct Decision {
   bool quantise = false;
   std::string reason;
+  std::optional<ScaleGrain> weight_grain = {};
+  std::optional<Activations> activations = {};
 };
 Decision decide(const Policy& policy, std::string_view layer);
 

@@ -123,8 +123,30 @@ TEST(Policy, wrong_files_are_refused_by_place) {
   EXPECT_EQ(error("{}"), "my.json: \"rules\" is not a list");
   EXPECT_EQ(error(R"({"rules": []})"), "my.json: \"rules\" is empty: nothing would be quantised");
   EXPECT_EQ(error(R"({"rules": [{"pattern": "*", "quantize": true}]})"),
-            "my.json: rules[0]: has \"quantize\", which is none of pattern, quantise, reason");
+            "my.json: rules[0]: has \"quantize\", which is none of pattern, quantise, reason, weights, activations");
   EXPECT_EQ(error(R"({"rules": [{"pattern": "*"}]})"), "my.json: rules[0]: \"quantise\" is not true or false");
+  EXPECT_EQ(error(R"({"rules": [{"pattern": "*", "quantise": true, "weights": 8}]})"),
+            "my.json: rules[0]: \"weights\" is not text");
+  EXPECT_EQ(error(R"({"rules": [{"pattern": "*", "quantise": true, "activations": "never"}]})"),
+            "my.json: rules[0]: \"activations\": 'never' is none of token, static, block, none");
+}
+
+TEST(Policy, a_rule_can_choose_the_form_of_its_layers) {
+  const auto policy = policy_from_json(boost::json::parse(R"({"rules": [
+      {"pattern": "*", "quantise": true},
+      {"pattern": "*.norm1.linear", "quantise": true, "weights": "channel", "activations": "none"}]})")
+                                           .get_object(),
+                                       "my.json");
+  ASSERT_TRUE(policy.ok()) << policy.status().to_string();
+  EXPECT_EQ(to_json(policy_from_json(to_json(*policy), "my.json").value()), to_json(*policy));
+  weights::SourcePart part;
+  part.tensors = {{"transformer_blocks.0.norm1.linear.weight", Shape{64, 192}, DType::kBF16},
+                  {"transformer_blocks.0.attn.to_q.weight", Shape{64, 192}, DType::kBF16}};
+  const auto recipe = plan_recipe(part, *policy, {.weight_grain = ScaleGrain::kTensor}).value();
+  EXPECT_EQ(recipe.layers[0].weight_grain, ScaleGrain::kRow);
+  EXPECT_EQ(recipe.layers[0].activations, Activations::kNone);
+  EXPECT_EQ(recipe.layers[1].weight_grain, ScaleGrain::kTensor);
+  EXPECT_EQ(recipe.layers[1].activations, Activations::kToken);
 }
 
 TEST(Policy, one_that_quantises_nothing_is_refused) {

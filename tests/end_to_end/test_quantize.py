@@ -188,6 +188,20 @@ class Policy(Folder):
                          {f"transformer_blocks.{i}.ff.net.{j}.weight" for i in (0, 2) for j in ("0.proj", "2")})
         self.assertEqual(json.loads(metadata["octavo.quantization"])["recipe"]["policy"], "policy.json")
 
+    def test_a_rule_can_choose_the_form_of_its_layers(self):
+        model, out = self.synth(), self.root / "out"
+        rules = [{"pattern": "*", "quantise": False},
+                 {"pattern": "transformer_blocks.*.ff.*", "quantise": True},
+                 {"pattern": "*.norm1.linear", "quantise": True, "weights": "block", "activations": "none"},
+                 {"pattern": "no.such.layer", "quantise": True}]
+        done = run("quantize", "--model", str(model), "--policy", self.policy(rules), "--out", str(out))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("rules[3] matches no layer", done.stdout + done.stderr)
+        tensors, metadata = tensors_of(out / "transformer")
+        self.assertEqual(tensors["transformer_blocks.0.norm1.linear.weight_scale"][1], [128 * 9, 1])
+        self.assertEqual(json.loads(metadata["octavo.quantization"])["activation_exceptions"],
+                         {f"transformer_blocks.{i}.norm1.linear": "none" for i in range(3)})
+
     def test_a_rule_that_is_none_is_named(self):
         model = self.synth()
         good = {"pattern": "*", "quantise": True}
