@@ -25,7 +25,7 @@ namespace {
 struct BenchOptions {
   std::string suite = "all";
   ModelFlags model;
-  std::string dtype = "auto";
+  std::string precision = "auto";
   std::string json_path;
   std::vector<std::string> kernels;
   std::string op;
@@ -58,7 +58,7 @@ boost::json::object describe_machine(const device::DeviceTraits& traits) {
 Result<boost::json::object> run_e2e(const BenchOptions& options) {
   OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(options.model));
   OCTAVO_ASSIGN_OR_RETURN(auto load_options,
-                          pipeline::parse_load_options(options.dtype, options.kernels, options.threads));
+                          pipeline::parse_load_options(options.precision, options.kernels, options.threads));
   const auto load_started = std::chrono::steady_clock::now();
   OCTAVO_ASSIGN_OR_RETURN(auto pipe, pipeline::load_pipeline(files, load_options));
   const double load_seconds = seconds(std::chrono::steady_clock::now() - load_started);
@@ -82,8 +82,7 @@ Result<boost::json::object> run_e2e(const BenchOptions& options) {
   const double total = median(stages[std::string(telemetry::kTotal)]);
   std::printf("\n%s, %dx%d, %d steps, guidance %g, %s; load %.3f s, first picture %.3f s, %d rounds after it\n",
               pipe->capabilities().model_name.c_str(), request.width, request.height, request.steps,
-              request.guidance_scale, std::string(dtype_name(pipe->activation_dtype())).c_str(), load_seconds,
-              first_seconds, options.repeat);
+              request.guidance_scale, pipe->arithmetic().c_str(), load_seconds, first_seconds, options.repeat);
   std::printf("%-14s %10s %10s %8s\n", "stage", "median ms", "best ms", "share");
   boost::json::object stage_json;
   for (const std::string_view stage : telemetry::kStages) {
@@ -100,6 +99,7 @@ Result<boost::json::object> run_e2e(const BenchOptions& options) {
   std::printf("peak memory %.0f MiB\n", peak_memory_mib());
   return boost::json::object{{"model", pipe->capabilities().model_name},
                              {"dtype", std::string(dtype_name(pipe->activation_dtype()))},
+                             {"arithmetic", pipe->arithmetic()},
                              {"width", request.width},
                              {"height", request.height},
                              {"steps", request.steps},
@@ -169,7 +169,7 @@ void add_bench(CLI::App& app, int& exit_code) {
   CLI::App* bench = app.add_subcommand("bench", "Time the stages of a picture and every kernel of every op");
   bench->add_option("--suite", options->suite, "e2e (stages of a picture), ops (kernels), all")->capture_default_str();
   add_model_flags(*bench, options->model);
-  bench->add_option("--dtype", options->dtype, "auto, f32 or bf16")->capture_default_str();
+  add_precision_flag(*bench, options->precision);
   bench->add_option("--kernel", options->kernels, "Force a kernel: op=row (repeatable)");
   bench->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();
   bench->add_option("--op", options->op, "Only this op (suite ops)");

@@ -31,7 +31,7 @@ struct GenerateOptions {
   ModelFlags model;
   std::string out = "octavo.png";
   image::EncodeOptions encoding;
-  std::string dtype = "auto";
+  std::string precision = "auto";
   std::string vae_memory = "auto";
   std::vector<std::string> kernels;
   int threads = 0;
@@ -155,7 +155,7 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   generation::GenerationRequest request = options.request;
   OCTAVO_RETURN_IF_ERROR(read_image_flags(command, options.images, request));
   OCTAVO_ASSIGN_OR_RETURN(auto load_options,
-                          pipeline::parse_load_options(options.dtype, options.kernels, options.threads));
+                          pipeline::parse_load_options(options.precision, options.kernels, options.threads));
   OCTAVO_ASSIGN_OR_RETURN(load_options.vae_memory, pipeline::parse_vae_memory(options.vae_memory));
   OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(options.model));
   const auto started = std::chrono::steady_clock::now();
@@ -250,7 +250,7 @@ void add_generate(CLI::App& app, int& exit_code) {
   generate->add_option("--quality", options->encoding.quality,
                        fmt::format("Of a JPEG or WebP, 1 to 100 (default: {})", image::kDefaultQuality));
   generate->add_flag("--lossless", options->encoding.lossless, "Of a WebP: lose nothing");
-  generate->add_option("--dtype", options->dtype, "Arithmetic: auto, f32 or bf16")->capture_default_str();
+  add_precision_flag(*generate, options->precision);
   generate
       ->add_option("--vae-memory", options->vae_memory,
                    "Autoencoder on whole maps, in bands (slower, a quarter of the memory), or auto")

@@ -60,4 +60,12 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
       "shapes and name)");
 }
 
+void add_precision_flag(CLI::App& command, std::string& precision) {
+  command
+      .add_option("--precision,--dtype", precision,
+                  "Arithmetic: auto, f32, bf16, fp8 (the transformer quantised at load, W8A8) or w8a16 (its weights "
+                  "alone); auto takes a quantised model as it is, f32 and bf16 widen it")
+      ->capture_default_str();
+}
+
 }  // namespace octavo::app

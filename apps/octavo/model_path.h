@@ -18,6 +18,9 @@ struct ModelFlags {
 /// --model, --clip-l, --clip-g, --t5, --vae, --tokenizers, --family.
 void add_model_flags(CLI::App& command, ModelFlags& flags);
 
+/// --precision, with --dtype as its older name; for pipeline::parse_load_options().
+void add_precision_flag(CLI::App& command, std::string& precision);
+
 /// The given path or, when it is empty, $OCTAVO_MODEL or the embedded model (models/octavo-tiny beside the executable,
 /// or the source tree around a build folder). kNotFound lists the places tried.
 Result<std::filesystem::path> find_model(const std::string& given);

@@ -16,7 +16,7 @@ namespace {
 struct ServeFlags {
   ServeOptions server;
   ModelFlags model;
-  std::string dtype = "auto";
+  std::string precision = "auto";
   std::vector<std::string> kernels;
   int threads = 0;
   long drain_seconds = 60;
@@ -53,7 +53,7 @@ Status run_serve(ServeFlags flags) {
     return invalid_argument("--port", std::to_string(flags.server.port) + " is outside 0 to 65535");
   }
   OCTAVO_ASSIGN_OR_RETURN(const auto load_options,
-                          pipeline::parse_load_options(flags.dtype, flags.kernels, flags.threads));
+                          pipeline::parse_load_options(flags.precision, flags.kernels, flags.threads));
   OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(flags.model));
   OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(files, load_options));
   OCTAVO_RETURN_IF_ERROR(warm_up(*pipe));
@@ -73,7 +73,7 @@ void add_serve(CLI::App& app, int& exit_code) {
   serve->add_option("--port", flags->server.port, "TCP port; 0 = any free one")->capture_default_str();
   serve->add_option("--address", flags->server.address, "Interface to listen on; 0.0.0.0 = all")->capture_default_str();
   add_model_flags(*serve, flags->model);
-  serve->add_option("--dtype", flags->dtype, "Arithmetic: auto, f32 or bf16")->capture_default_str();
+  add_precision_flag(*serve, flags->precision);
   serve->add_option("--kernel", flags->kernels, "Force a kernel: op=row (repeatable)");
   serve->add_option("--threads", flags->threads, "CPU threads of the engine (0 = all)")->capture_default_str();
   serve->add_option("--queue-limit", flags->server.queue_limit, "Jobs that may wait; more are refused with 503")

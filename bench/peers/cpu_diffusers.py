@@ -80,7 +80,7 @@ class Octavo:
     def _base(self) -> list:
         args = self.args
         return ["--prompt", args.prompt, "--steps", str(args.steps), "--guidance", str(args.guidance), "--width",
-                str(args.size), "--height", str(args.size), "--model", str(args.model), "--dtype", self.dtype,
+                str(args.size), "--height", str(args.size), "--model", str(args.model), "--precision", self.dtype,
                 "--threads", str(args.threads)]
 
     def draw(self, seed: int):

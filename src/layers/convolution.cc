@@ -12,7 +12,7 @@ Convolution Convolution::load(LoadContext& load, const std::string& prefix, std:
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_channels, in_channels, kernel, kernel});
   layer.bias_ = load_f32(load, prefix + ".bias", Shape{out_channels});
   if (plain.defined()) {
-    auto packed = ops::pack_conv_weight(load.device, plain, load.activation_dtype);
+    auto packed = ops::pack_conv_weight(load.device, plain, load.precision.activations);
     if (packed.ok()) {
       layer.weight_ = std::move(*packed);
     } else {

@@ -1,5 +1,6 @@
 #include "layers/linear.h"
 
+#include <algorithm>
 #include <vector>
 
 namespace octavo::layers {
@@ -8,13 +9,50 @@ std::string Linear::input_tap(const LoadContext& load, const std::string& prefix
   return load.tap_label.empty() ? std::string() : load.tap_label + "." + prefix + ".input";
 }
 
-void Linear::set_weight(LoadContext& load, const TensorView& plain) {
-  auto packed = ops::pack_matmul_weight(load.device, plain, load.activation_dtype);
+bool Linear::take_codes(LoadContext& load, std::span<const std::string> prefixes, std::int64_t out_features_each) {
+  if (load.precision.weights == WeightPrecision::kWidened) return false;
+  const auto coded =
+      std::ranges::count_if(prefixes, [&load](const auto& one) { return load.weights.is_quantized(one); });
+  if (coded == 0) return false;
+  if (coded != std::ssize(prefixes)) {
+    load.note(data_corruption(
+        load.weights.label(),
+        fmt::format("of {} and what reads the same input, some are quantised and some are not", prefixes.front())));
+    return true;
+  }
+  std::vector<weights::QuantizedWeight> codes;
+  for (const std::string& prefix : prefixes) {
+    auto one = load.weights.require_quantized(prefix, Shape{out_features_each, in_features_});
+    if (one) codes.push_back(std::move(*one));
+  }
+  if (codes.size() != prefixes.size()) return true;  // recorded
+  if (!std::ranges::all_of(codes, [&load](const auto& one) { return QuantizedProduct::takes(load, one); })) {
+    return false;
+  }
+  quantized_ = QuantizedProduct::from_codes(load, prefixes, codes);
+  if (quantized_) (quantized_->quantizes_input() ? load.forms.w8a8 : load.forms.w8a16) += static_cast<int>(coded);
+  return true;
+}
+
+void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes, const TensorView& plain) {
+  const auto layers = static_cast<int>(prefixes.size());
+  const bool asks = load.precision.weights == WeightPrecision::kQuantized ||
+                    load.precision.weights == WeightPrecision::kWeightsQuantized;
+  if (asks && load.may_quantize && !load.weights.provenance()) {
+    quantized_ = QuantizedProduct::quantize(load, prefixes.front(), plain);
+    joined_ = {};
+    if (!quantized_) return;
+    (quantized_->quantizes_input() ? load.forms.w8a8 : load.forms.w8a16) += layers;
+    load.forms.quantized_at_load += layers;
+    return;
+  }
+  auto packed = ops::pack_matmul_weight(load.device, plain, load.precision.activations);
   if (!packed.ok()) {
     load.note(packed.status());
     return;
   }
   weight_ = std::move(*packed);
+  load.forms.plain += layers;
 }
 
 Linear Linear::load(LoadContext& load, const std::string& prefix, std::int64_t in_features, std::int64_t out_features,
@@ -23,9 +61,11 @@ Linear Linear::load(LoadContext& load, const std::string& prefix, std::int64_t i
   linear.input_tap_ = input_tap(load, prefix);
   linear.in_features_ = in_features;
   linear.out_features_ = out_features;
-  const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_features, in_features});
   if (with_bias) linear.bias_ = load_f32(load, prefix + ".bias", Shape{out_features});
-  if (plain.defined()) linear.set_weight(load, plain);
+  const std::span<const std::string> prefixes(&prefix, 1);
+  if (linear.take_codes(load, prefixes, out_features)) return linear;
+  const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_features, in_features});
+  if (plain.defined()) linear.set_weight(load, prefixes, plain);
   return linear;
 }
 
@@ -37,7 +77,7 @@ Linear Linear::load_patch_embedding(LoadContext& load, const std::string& prefix
   linear.out_features_ = out_features;
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_features, channels, 2, 2});
   linear.bias_ = load_f32(load, prefix + ".bias", Shape{out_features});
-  if (plain.defined()) linear.set_weight(load, plain.reshape(Shape{out_features, channels * 4}));
+  if (plain.defined()) linear.set_weight(load, {&prefix, 1}, plain.reshape(Shape{out_features, channels * 4}));
   return linear;
 }
 
@@ -47,18 +87,9 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
   linear.input_tap_ = input_tap(load, prefixes.front());
   linear.in_features_ = in_features;
   linear.out_features_ = out_features_each * static_cast<std::int64_t>(prefixes.size());
-  std::vector<TensorView> weights;
   std::vector<OwnedTensor> biases;
   for (const std::string& prefix : prefixes) {
-    weights.push_back(load.weights.require(prefix + ".weight", Shape{out_features_each, in_features}));
     if (with_bias) biases.push_back(load_f32(load, prefix + ".bias", Shape{out_features_each}));
-  }
-  for (const TensorView& weight : weights) {
-    if (!weight.defined()) return linear;
-    if (weight.dtype() != weights.front().dtype()) {
-      load.note(data_corruption(prefixes.front(), "is stored in another dtype than its neighbours q, k, v"));
-      return linear;
-    }
   }
   const auto stream = load.device.create_stream();
   const auto join = [&](std::span<const TensorView> parts, DType dtype, Shape shape, device::Buffer& buffer) {
@@ -78,6 +109,27 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
     stream->synchronize();
     return TensorView(buffer.data(), dtype, shape);
   };
+  if (with_bias) {
+    std::vector<TensorView> parts;
+    for (const OwnedTensor& bias : biases) {
+      if (bias.view.defined()) parts.push_back(bias.view);
+    }
+    if (parts.size() == biases.size()) {
+      linear.bias_.view = join(parts, DType::kF32, Shape{linear.out_features_}, linear.bias_.buffer);
+    }
+  }
+  if (linear.take_codes(load, prefixes, out_features_each)) return linear;
+  std::vector<TensorView> weights;
+  for (const std::string& prefix : prefixes) {
+    weights.push_back(load.weights.require(prefix + ".weight", Shape{out_features_each, in_features}));
+  }
+  for (const TensorView& weight : weights) {
+    if (!weight.defined()) return linear;
+    if (weight.dtype() != weights.front().dtype()) {
+      load.note(data_corruption(prefixes.front(), "is stored in another dtype than its neighbours q, k, v"));
+      return linear;
+    }
+  }
   // The original layout stores them one after another already.
   bool adjacent = true;
   for (std::size_t i = 1; i < weights.size(); ++i) {
@@ -87,34 +139,25 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
   const Shape joined_shape{linear.out_features_, in_features};
   const TensorView plain = adjacent ? TensorView(weights.front().data(), weights.front().dtype(), joined_shape)
                                     : join(weights, weights.front().dtype(), joined_shape, linear.joined_);
-  if (with_bias) {
-    std::vector<TensorView> parts;
-    for (const OwnedTensor& bias : biases) {
-      if (!bias.view.defined()) return linear;
-      parts.push_back(bias.view);
-    }
-    linear.bias_.view = join(parts, DType::kF32, Shape{linear.out_features_}, linear.bias_.buffer);
-  }
-  if (plain.defined()) linear.set_weight(load, plain);
+  if (plain.defined()) linear.set_weight(load, prefixes, plain);
   return linear;
 }
 
 void Linear::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                      const LinearExtras& extras) const {
   if (!input_tap_.empty()) context.tap(input_tap_, x);
-  ops::MatmulArgs args;
-  args.x = x;
-  args.weight = weight_;
-  args.epilogue.bias = bias_.view;
-  args.epilogue.activation = extras.activation;
-  args.epilogue.residual = extras.residual;
-  args.epilogue.gate = extras.gate;
-  args.out = out;
-  ops::matmul(context, args);
+  const ops::Epilogue epilogue{
+      .bias = bias_.view, .activation = extras.activation, .residual = extras.residual, .gate = extras.gate};
+  if (quantized_) {
+    quantized_->forward(context, x, epilogue, out);
+    return;
+  }
+  ops::matmul(context, {.x = x, .weight = weight_, .epilogue = epilogue, .out = out});
 }
 
 std::size_t Linear::owned_bytes() const {
-  return joined_.byte_count() + bias_.buffer.byte_count() + (weight_.packed ? weight_.packed->byte_count() : 0);
+  return joined_.byte_count() + bias_.buffer.byte_count() + (weight_.packed ? weight_.packed->byte_count() : 0) +
+         (quantized_ ? quantized_->owned_bytes() : 0);
 }
 
 }  // namespace octavo::layers

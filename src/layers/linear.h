@@ -1,10 +1,12 @@
-// Linear: the only place that knows how a weight of a product is stored.
+// Linear: the only place that knows how a weight of a product is stored: in 16 or 32 bits, or in 8 (QuantizedProduct),
+// from the file or quantised at load, as LoadContext::precision and the file say.
 #pragma once
 
 #include <span>
 #include <string>
 
 #include "layers/load_context.h"
+#include "layers/quantized_product.h"
 #include "ops/matmul/matmul.h"
 
 namespace octavo::layers {
@@ -23,7 +25,7 @@ class Linear {
   static Linear load(LoadContext& load, const std::string& prefix, std::int64_t in_features, std::int64_t out_features,
                      bool with_bias);
   /// Several projections of one input as one product: their rows one after another (q, k, v). The joined weight is a
-  /// copy in the file's dtype, unless the file has them joined.
+  /// copy in the file's dtype, unless the file has them joined. Either all are 8 bits or none.
   static Linear load_joined(LoadContext& load, std::span<const std::string> prefixes, std::int64_t in_features,
                             std::int64_t out_features_each, bool with_bias);
   /// A 2x2 patch convolution [out, channels, 2, 2] seen as rows over (c, dy, dx).
@@ -35,6 +37,8 @@ class Linear {
   void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                const LinearExtras& extras = {}) const;
 
+  /// Null unless the weight has 8 bits.
+  const QuantizedProduct* quantized() const { return quantized_ ? &*quantized_ : nullptr; }
   std::int64_t in_features() const { return in_features_; }
   std::int64_t out_features() const { return out_features_; }
   /// What the weight and bias occupy beyond the mapped file.
@@ -42,12 +46,15 @@ class Linear {
 
  private:
   static std::string input_tap(const LoadContext& load, const std::string& prefix);
-  void set_weight(LoadContext& load, const TensorView& plain);
+  /// Codes of a quantised part, when they are to be used; false = the weight is to be taken widened.
+  bool take_codes(LoadContext& load, std::span<const std::string> prefixes, std::int64_t out_features_each);
+  void set_weight(LoadContext& load, std::span<const std::string> prefixes, const TensorView& plain);
   std::string input_tap_;
   std::int64_t in_features_ = 0;
   std::int64_t out_features_ = 0;
   ops::MatmulWeight weight_;
-  device::Buffer joined_;  // behind weight_.plain when it is not the file
+  device::Buffer joined_;                      // behind weight_.plain when it is not the file
+  std::optional<QuantizedProduct> quantized_;  // instead of weight_
   OwnedTensor bias_;
 };
 

@@ -23,18 +23,30 @@ OwnedTensor load_f32(LoadContext& load, const std::string& name, const Shape& sh
   if (!stored.defined()) return {};
   std::vector<float> values(static_cast<std::size_t>(stored.element_count()));
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = element(stored, static_cast<std::int64_t>(i));
-  const std::size_t bytes = values.size() * sizeof(float);
-  auto buffer = load.device.allocate(bytes);
+  return copy_to_device(load, TensorView(values.data(), DType::kF32, shape));
+}
+
+OwnedTensor copy_to_device(LoadContext& load, const TensorView& host) {
+  auto buffer = load.device.allocate(host.byte_count());
   if (!buffer.ok()) {
     load.note(buffer.status());
     return {};
   }
   const auto stream = load.device.create_stream();
-  load.device.copy_to_device(*stream, buffer->data(), values.data(), bytes);
-  stream->synchronize();  // `values` goes away
+  load.device.copy_to_device(*stream, buffer->data(), host.data(), host.byte_count());
+  stream->synchronize();  // the host's memory may go away
   OwnedTensor owned{std::move(*buffer), {}};
-  owned.view = TensorView(owned.buffer.data(), DType::kF32, shape);
+  owned.view = TensorView(owned.buffer.data(), host.dtype(), host.shape());
   return owned;
+}
+
+WeightForms& WeightForms::operator+=(const WeightForms& other) {
+  plain += other.plain;
+  w8a8 += other.w8a8;
+  w8a16 += other.w8a16;
+  quantized_at_load += other.quantized_at_load;
+  quantizing += other.quantizing;
+  return *this;
 }
 
 }  // namespace octavo::layers

@@ -1,6 +1,7 @@
 // LoadContext: what a layer needs while it is built from a checkpoint.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "device/device.h"
@@ -8,15 +9,47 @@
 
 namespace octavo::layers {
 
+/// What becomes of the weights of products.
+enum class WeightPrecision {
+  kAsStored,  // 16 or 32 bits as they are; the codes of a quantised part are used as it says
+  kWidened,   // 16 or 32 bits; codes of a quantised part are widened to bf16
+  /// 8 bits: a quantised part as it says; in another, the layers that the model allows become E4M3 at load, one scale a
+  /// channel, and their inputs E4M3 while running, one scale a token.
+  kQuantized,
+  kWeightsQuantized,  // the same for weights alone: inputs are not quantised, whatever a quantised part says
+};
+
+/// How a model computes.
+struct Precision {
+  // NOLINTNEXTLINE: implicit by design, a type alone is arithmetic on weights as they are stored
+  Precision(DType activations_dtype, WeightPrecision weight_precision = WeightPrecision::kAsStored)
+      : activations(activations_dtype), weights(weight_precision) {}
+  DType activations;  // f32 | bf16: what products are fed with, unless a product in 8 bits rounds it further
+  WeightPrecision weights;
+};
+
+/// Which forms a model's products have, for the log. Joined layers count as the layers they are joined from.
+struct WeightForms {
+  int plain = 0;
+  int w8a8 = 0;
+  int w8a16 = 0;
+  int quantized_at_load = 0;  // of the last two
+  std::chrono::nanoseconds quantizing{0};
+
+  WeightForms& operator+=(const WeightForms& other);
+};
+
 /// Layers take their tensors from `weights` and never fail one by one: a missing or wrong tensor leaves the layer
 /// empty and is listed by WeightStore::finish(); `status` keeps the first failure of another kind (memory). A model
 /// is usable only when both are ok. The views point into the store's files: the model keeps the store alive.
 struct LoadContext {
   device::Device& device;
   weights::WeightStore& weights;
-  DType activation_dtype = DType::kF32;  // what products are fed with: f32 | bf16
-  std::string tap_label = {};            // what names of taps begin with ("transformer"); empty = Linears tap nothing
+  Precision precision = DType::kF32;
+  std::string tap_label = {};  // what names of taps begin with ("transformer"); empty = Linears tap nothing
+  bool may_quantize = false;   // the layers that follow may become 8 bits at load
   Status status = {};
+  WeightForms forms = {};
 
   void note(const Status& failure) {
     if (status.ok()) status = failure;
@@ -31,5 +64,8 @@ struct OwnedTensor {
 
 /// An f32 copy on the device (biases, norm weights): what kernels read without conversion.
 OwnedTensor load_f32(LoadContext& load, const std::string& name, const Shape& shape);
+
+/// A copy on the device of contiguous host memory; empty, and noted, when there is no room.
+OwnedTensor copy_to_device(LoadContext& load, const TensorView& host);
 
 }  // namespace octavo::layers

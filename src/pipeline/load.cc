@@ -1,5 +1,6 @@
 // From a path and flags to a pipeline that is ready.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <limits>
 
@@ -50,17 +51,60 @@ generation::Capabilities describe(const models::Sd35& model) {
   return can;
 }
 
+struct PrecisionRow {
+  std::string_view word;
+  LoadOptions::Precision precision;
+};
+constexpr std::array<PrecisionRow, 5> kPrecisions = {{{"auto", LoadOptions::Precision::kAuto},
+                                                      {"f32", LoadOptions::Precision::kF32},
+                                                      {"bf16", LoadOptions::Precision::kBf16},
+                                                      {"fp8", LoadOptions::Precision::kFp8},
+                                                      {"w8a16", LoadOptions::Precision::kW8a16}}};
+
+layers::Precision precision_of(LoadOptions::Precision precision, DType preferred) {
+  switch (precision) {
+    case LoadOptions::Precision::kF32:
+      return {DType::kF32, layers::WeightPrecision::kWidened};
+    case LoadOptions::Precision::kBf16:
+      return {DType::kBF16, layers::WeightPrecision::kWidened};
+    case LoadOptions::Precision::kFp8:
+      return {preferred, layers::WeightPrecision::kQuantized};
+    case LoadOptions::Precision::kW8a16:
+      return {preferred, layers::WeightPrecision::kWeightsQuantized};
+    case LoadOptions::Precision::kAuto:
+      break;
+  }
+  return preferred;
+}
+
+/// "w8a8 in 114 layers, w8a16 in 24"; empty without 8-bit layers.
+std::string forms_in_words(const layers::WeightForms& forms) {
+  std::string words;
+  if (forms.w8a8 > 0) words = fmt::format("w8a8 in {} layers", forms.w8a8);
+  if (forms.w8a16 > 0) words += fmt::format("{}w8a16 in {}", words.empty() ? "" : ", ", forms.w8a16);
+  if (forms.w8a16 > 0 && forms.w8a8 == 0) words += " layers";
+  return words.empty() || forms.quantized_at_load == 0 ? words : words + ", quantised at load";
+}
+
 }  // namespace
 
-Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vector<std::string>& kernels, int threads) {
+std::string Pipeline::arithmetic() const {
+  const std::string transformer = forms_in_words(model_.mmdit.forms());
+  const std::string t5 = model_.encoder_t5 ? forms_in_words(model_.encoder_t5->forms()) : "";
+  const std::string dtype(dtype_name(dtype_));
+  if (transformer.empty() && t5.empty()) return dtype;
+  return transformer + (transformer.empty() || t5.empty() ? "" : ", ") + (t5.empty() ? "" : "T5 " + t5) + ", else " +
+         dtype;
+}
+
+Result<LoadOptions> parse_load_options(const std::string& precision, const std::vector<std::string>& kernels,
+                                       int threads) {
   LoadOptions options;
-  if (dtype == "f32") {
-    options.precision = LoadOptions::Precision::kF32;
-  } else if (dtype == "bf16") {
-    options.precision = LoadOptions::Precision::kBf16;
-  } else if (dtype != "auto") {
-    return invalid_argument("--dtype", "must be auto, f32 or bf16, not '" + dtype + "'");
+  const auto known = std::ranges::find(kPrecisions, precision, &PrecisionRow::word);
+  if (known == kPrecisions.end()) {
+    return invalid_argument("--precision", "must be auto, f32, bf16, fp8 or w8a16, not '" + precision + "'");
   }
+  options.precision = known->precision;
   for (const std::string& kernel : kernels) {
     const std::size_t equals = kernel.find('=');
     if (equals == std::string::npos) return invalid_argument("--kernel", "'" + kernel + "' is not op=row");
@@ -85,15 +129,15 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
   const auto started = std::chrono::steady_clock::now();
   auto device = device::create_cpu_device(options.threads);
   const device::DeviceTraits& traits = device->traits();
-  DType dtype = traits.preferred_dtype;
-  std::string reason = dtype == DType::kBF16 ? "the processor has AVX512-BF16" : "the processor has no AVX512-BF16";
-  if (options.precision != LoadOptions::Precision::kAuto) {
-    dtype = options.precision == LoadOptions::Precision::kF32 ? DType::kF32 : DType::kBF16;
-    reason = "--dtype asks for it";
-  }
+  const layers::Precision precision = precision_of(options.precision, traits.preferred_dtype);
+  const bool asked =
+      options.precision == LoadOptions::Precision::kF32 || options.precision == LoadOptions::Precision::kBf16;
+  const std::string_view reason = asked                                    ? "--precision asks for it"
+                                  : traits.preferred_dtype == DType::kBF16 ? "the processor has AVX512-BF16"
+                                                                           : "the processor has no AVX512-BF16";
   OCTAVO_ASSIGN_OR_RETURN(const auto checkpoint, weights::ModelCheckpoint::open(files));
   spdlog::info("{}", checkpoint.findings());
-  OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, checkpoint, dtype));
+  OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, checkpoint, precision));
   models::AutoencoderMemory memory;
   if (options.vae_memory == LoadOptions::VaeMemory::kBands) memory.whole_pixels = 0;
   if (options.vae_memory == LoadOptions::VaeMemory::kWhole) {
@@ -107,11 +151,21 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
   pipeline->context_ =
       std::make_unique<device::ExecutionContext>(*pipeline->device_, *pipeline->stream_, pipeline->arena_);
   pipeline->context_->set_kernel_overrides(options.kernels);
-  pipeline->dtype_ = dtype;
+  pipeline->dtype_ = precision.activations;
   pipeline->capabilities_ = describe(pipeline->model_);
   spdlog::info("{}: {:.1f} MiB of weights on {}; arithmetic {} because {}; loaded in {:.3f} s",
                pipeline->capabilities_.model_name, static_cast<double>(pipeline->model_.weight_bytes) / (1 << 20),
-               traits.name, dtype_name(dtype), reason, seconds(std::chrono::steady_clock::now() - started));
+               traits.name, dtype_name(precision.activations), reason,
+               seconds(std::chrono::steady_clock::now() - started));
+  const layers::WeightForms& forms = pipeline->model_.mmdit.forms();
+  if (forms.quantized_at_load > 0) {
+    spdlog::info("{}: {} layers of the transformer quantised at load in {:.0f} ms: weights E4M3, one scale a channel{}",
+                 pipeline->capabilities_.model_name, forms.quantized_at_load, seconds(forms.quantizing) * 1e3,
+                 forms.w8a8 > 0 ? "; inputs E4M3, one scale a token" : "");
+  }
+  if (const std::string words = pipeline->arithmetic(); words != dtype_name(precision.activations)) {
+    spdlog::info("{}: {}", pipeline->capabilities_.model_name, words);
+  }
   if (checkpoint.has_random_weights()) {
     spdlog::warn("{} has random weights of `octavo checkpoint synth`: its pictures are noise",
                  pipeline->capabilities_.model_name);

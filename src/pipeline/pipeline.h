@@ -23,7 +23,10 @@
 namespace octavo::pipeline {
 
 struct LoadOptions {
-  enum class Precision { kAuto, kF32, kBf16 };
+  /// The first three say what products are fed with and widen 8-bit weights, but for kAuto, which takes the processor's
+  /// preference and a quantised checkpoint as it says. kFp8 and kW8a16 quantise a 16-bit checkpoint's MMDiT at load
+  /// (layers::WeightPrecision::kQuantized, kWeightsQuantized).
+  enum class Precision { kAuto, kF32, kBf16, kFp8, kW8a16 };
   Precision precision = Precision::kAuto;
   device::KernelOverrides kernels;
   int threads = 0;  // 0 = every core
@@ -33,8 +36,10 @@ struct LoadOptions {
   VaeMemory vae_memory = VaeMemory::kAuto;
 };
 
-/// From flags: dtype "auto" | "f32" | "bf16", kernels "op=row"; errors name the flag, the op or the row.
-Result<LoadOptions> parse_load_options(const std::string& dtype, const std::vector<std::string>& kernels, int threads);
+/// From flags: precision "auto" | "f32" | "bf16" | "fp8" | "w8a16", kernels "op=row"; errors name the flag, the op or
+/// the row.
+Result<LoadOptions> parse_load_options(const std::string& precision, const std::vector<std::string>& kernels,
+                                       int threads);
 
 /// What an inpainting run puts back at every step border where the mask keeps the picture.
 struct KnownLatents {
@@ -92,6 +97,8 @@ class Pipeline final : public generation::Generator {
 
   DType activation_dtype() const { return dtype_; }
   const device::DeviceTraits& traits() const { return device_->traits(); }
+  /// What runs, in words: "bf16", "w8a8 in 114 layers, else bf16". Equal words are equal arithmetic of equal files.
+  std::string arithmetic() const;
   /// Encoded prompts are kept (the same bits, sooner); benchmarks forget them.
   void clear_prompt_cache() { text_.clear_cache(); }
   /// The same for the last encoded init image.

@@ -69,6 +69,10 @@ std::optional<std::int64_t> first_not_finite(const TensorView& view) {
       return first_with_exponent<std::uint16_t>(view, 0x7C00u);
     case DType::kBF16:
       return first_with_exponent<std::uint16_t>(view, 0x7F80u);
+    case DType::kE4M3:
+      return first_with_exponent<std::uint8_t>(view, 0x7Fu);  // its one NaN
+    case DType::kE5M2:
+      return first_with_exponent<std::uint8_t>(view, 0x7Cu);
     default:
       return std::nullopt;
   }
@@ -137,29 +141,84 @@ void WeightStore::supply_identity(const std::string& name, std::int64_t side) {
   entries_.emplace(name, Entry{.shape = shape, .owned = view});
 }
 
+bool WeightStore::has_shape(const std::string& name, const Entry& entry, const Shape& shape) {
+  if (entry.possible && entry.shape == shape) return true;
+  const StoredTensor& source = entry.source;
+  const auto [own_name, own_shape, wanted] =
+      source.file == nullptr ? std::tuple(name, entry.shape, shape)
+                             : std::tuple(source.place.stored, source.file->tensors().at(source.place.stored).shape,
+                                          shape_in_original(shape, source.place));
+  wrong_.push_back(fmt::format("{} is {}, expected {}", own_name, own_shape.to_string(), wanted.to_string()));
+  return false;
+}
+
+TensorView WeightStore::copy_beside(const std::string& name) {
+  for (const auto& file : files_) {
+    const auto found = file->tensors().find(name);
+    if (found == file->tensors().end()) continue;
+    const auto bytes = file->bytes(found->second);
+    std::byte* copy = allocate(bytes.size());
+    std::memcpy(copy, bytes.data(), bytes.size());
+    return {static_cast<void*>(copy), *readable_dtype(found->second.dtype), found->second.shape};
+  }
+  return {};
+}
+
+QuantizedWeight WeightStore::read_codes(const std::string& layer, const Entry& entry) {
+  // What shapes and types there are, read_provenance() has looked at.
+  const QuantizationProvenance& provenance = *sources_.provenance;
+  const TensorInfo& info = entry.source.file->tensors().at(entry.source.place.stored);
+  QuantizedWeight result;
+  result.weight.codes = TensorView(stored_bytes(entry).data(), *readable_dtype(info.dtype), entry.shape);
+  const TensorView scales = copy_beside(layer + std::string(kNewWeightScale));
+  result.weight.grain = scales.rank() == 1   ? ScaleGrain::kTensor
+                        : scales.dim(1) == 1 ? ScaleGrain::kRow
+                                             : ScaleGrain::kBlock128;
+  result.weight.dequant_scale =
+      scales.reshape(scale_shape(result.weight.grain, result.weight.rows(), result.weight.inner()));
+  result.activations = provenance.activations_of(layer);
+  result.activation_format = provenance.activation_format;
+  result.input_scale = copy_beside(layer + std::string(kNewInputScale));
+  result.input_multiplier = copy_beside(layer + std::string(kInputMultiplier));
+  result.outlier_index = copy_beside(layer + std::string(kOutlierIndex));
+  result.outlier_weight = copy_beside(layer + std::string(kOutlierWeight));
+  return result;
+}
+
+bool WeightStore::is_quantized(const std::string& layer) const {
+  const auto found = entries_.find(layer + ".weight");
+  return found != entries_.end() && found->second.source.codes;
+}
+
+std::optional<QuantizedWeight> WeightStore::require_quantized(const std::string& layer, const Shape& shape) {
+  OCTAVO_CHECK(is_quantized(layer), "{} is not quantised", layer);
+  Entry& entry = entries_.find(layer + ".weight")->second;
+  entry.used = true;
+  if (!has_shape(layer + ".weight", entry, shape) || check_only_) return std::nullopt;
+  QuantizedWeight result = read_codes(layer, entry);
+  taken_.emplace_back(entry.source.place.stored, result.weight.codes);
+  return result;
+}
+
 TensorView WeightStore::take(const std::string& name, Entry& entry, const Shape& shape) {
   entry.used = true;
   const StoredTensor& source = entry.source;
-  if (!entry.possible || !(entry.shape == shape)) {
-    const auto [own_name, own_shape, wanted] =
-        source.file == nullptr ? std::tuple(name, entry.shape, shape)
-                               : std::tuple(source.place.stored, source.file->tensors().at(source.place.stored).shape,
-                                            shape_in_original(shape, source.place));
-    wrong_.push_back(fmt::format("{} is {}, expected {}", own_name, own_shape.to_string(), wanted.to_string()));
-    return {};
-  }
+  if (!has_shape(name, entry, shape)) return {};
   if (source.file == nullptr) return check_only_ ? TensorView() : entry.owned;
   const TensorInfo& info = source.file->tensors().at(source.place.stored);
   const std::optional<DType> dtype = source.read_as ? source.read_as : readable_dtype(info.dtype);
   const bool fp8 = dtype == DType::kE4M3 || dtype == DType::kE5M2;
-  if (!fp8 && dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
+  if (!fp8 && !source.codes && dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBF16) {
     wrong_.push_back(fmt::format("{} is {}, expected F32, F16, BF16 or FP8", source.place.stored, info.dtype));
     return {};
   }
   if (check_only_) return {};
   const auto stored = stored_bytes(entry);
   TensorView view;
-  if (fp8) {
+  if (source.codes) {
+    view = TensorView(static_cast<void*>(allocate(stored.size() * sizeof(BFloat16))), DType::kBF16, shape);
+    widen(read_codes(name.substr(0, name.size() - std::string_view(".weight").size()), entry), view);
+  } else if (fp8) {
     view = TensorView(static_cast<void*>(allocate(stored.size() * sizeof(BFloat16))), DType::kBF16, shape);
     decode_fp8(stored, *dtype, source, view.as<BFloat16>());
   } else {

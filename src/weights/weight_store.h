@@ -1,7 +1,7 @@
 // WeightStore: the tensors of one model part, taken by canonical name with the shape the model expects, from files of
 // any layout. What lies in a file as the model wants it is a view of the mapping; rows in another order and FP8 are
 // copied and changed when they are taken. FP8 becomes bf16, in which every E4M3 and E5M2 value is exact; with a scale,
-// the product is made in f32 and rounded to bf16 once.
+// the product is made in f32 and rounded to bf16 once. The codes of a quantised part can be taken as they are.
 //
 // A model's constructor calls require() for every tensor it has, then finish(). Problems are collected, not thrown
 // one by one: finish() names every missing, mis-shaped, mistyped, NaN-carrying and unused tensor in one message, by
@@ -19,11 +19,12 @@
 #include "base/status.h"
 #include "tensor/tensor.h"
 #include "weights/layouts/stored_tensor.h"
+#include "weights/quantization/quantized_weight.h"
 
 namespace octavo::weights {
 
-/// Index of the first NaN or infinity of an f32, f16 or bf16 tensor, contiguous, at any address; nothing for other
-/// dtypes.
+/// Index of the first NaN or infinity of an f32, f16, bf16, e4m3 or e5m2 tensor, contiguous, at any address; nothing
+/// for other dtypes.
 std::optional<std::int64_t> first_not_finite(const TensorView& view);
 
 /// Views point into the mapped files, which the store keeps alive. One thread at a time.
@@ -46,6 +47,11 @@ class WeightStore {
   /// The tensor, f32 | f16 | bf16 (FP8 as bf16), or an undefined view when it is missing or wrong (recorded for
   /// finish()).
   TensorView require(const std::string& name, const Shape& shape);
+  /// True when `layer` (a name without ".weight") is stored as codes of a quantised part.
+  bool is_quantized(const std::string& layer) const;
+  /// The codes of such a layer as they lie in the file, with what belongs to them, instead of require(). Nothing when
+  /// the shape is wrong (recorded for finish()) or only checked.
+  std::optional<QuantizedWeight> require_quantized(const std::string& layer, const Shape& shape);
   /// Undefined without complaint when the name does not exist; wrong shapes are still recorded.
   TensorView optional(const std::string& name, const Shape& shape);
   /// Stands in for a tensor that the file leaves out because it is the same in every model (CLIP-L's projection, an
@@ -71,8 +77,10 @@ class WeightStore {
 
   /// Stored bytes of this part; less than the files' when they hold other parts too.
   std::size_t byte_count() const;
-  /// "", "FP8" or "scaled FP8".
+  /// "", "FP8", "scaled FP8", or what a quantised part says of itself; for people.
   const std::string& quantization() const { return sources_.quantization; }
+  /// Nothing unless the part is a quantised one.
+  const std::optional<QuantizationProvenance>& provenance() const { return sources_.provenance; }
   const std::string& label() const { return label_; }
   /// The name that the file has, or would have, for a canonical tensor.
   std::string own_name(const std::string& name) const;
@@ -89,6 +97,11 @@ class WeightStore {
     bool ignored = false;
   };
   TensorView take(const std::string& name, Entry& entry, const Shape& shape);
+  /// Records a shape that the model does not expect.
+  bool has_shape(const std::string& name, const Entry& entry, const Shape& shape);
+  QuantizedWeight read_codes(const std::string& layer, const Entry& entry);
+  /// A copy of a tensor that lies beside codes; undefined when there is none.
+  TensorView copy_beside(const std::string& name);
   /// The stored rows of an entry.
   std::span<const std::byte> stored_bytes(const Entry& entry) const;
   std::byte* allocate(std::size_t byte_count);

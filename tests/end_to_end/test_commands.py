@@ -56,7 +56,7 @@ class Generate(unittest.TestCase):
                                   ("--schedule", "nope", "schedule"),
                                   ("--eta", "2", "eta"), ("--shift", "0", "shift"), ("--noise", "dice", "noise"),
                                   ("--subseed-strength", "-1", "subseed"),
-                                  ("--dtype", "f8", "dtype"), ("--t5-length", "100000", "t5"),
+                                  ("--precision", "f8", "precision"), ("--dtype", "f8", "precision"), ("--t5-length", "100000", "t5"),
                                   ("--clip-skip", "99", "clip-skip"), ("--prompt-syntax", "latex", "prompt-syntax"),
                                   ("--kernel", "attention=nope", "nope"), ("--threads", "-3", "threads")):
             with self.subTest(flag=flag, value=value):
@@ -103,7 +103,7 @@ class Generate(unittest.TestCase):
         self.assertEqual(done.returncode, 0)
         for flag in ("--prompt", "--negative", "--seed", "--steps", "--guidance", "--width", "--height", "--batch",
                      "--sampler", "--t5-length", "--prompt-2", "--prompt-3", "--negative-2", "--negative-3",
-                     "--prompt-syntax", "--clip-skip", "--model", "--out", "--dtype", "--init", "--mask",
+                     "--prompt-syntax", "--clip-skip", "--model", "--out", "--precision", "--dtype", "--init", "--mask",
                      "--strength", "--mask-blur", "--only-masked", "--padding", "--resize-mode", "--vae-memory", "--schedule", "--shift",
                      "--eta", "--s-noise", "--noise", "--subseed", "--subseed-strength"):
             self.assertIn(flag, done.stdout)

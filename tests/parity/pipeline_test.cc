@@ -316,7 +316,7 @@ TEST_F(PipelineTest, forcing_every_reference_kernel_gives_nearly_the_same_pictur
 }
 
 TEST(LoadPipeline, flags_are_checked_by_name) {
-  EXPECT_THAT(parse_load_options("f8", {}, 0).status().to_string(), HasSubstr("--dtype"));
+  EXPECT_THAT(parse_load_options("f8", {}, 0).status().to_string(), HasSubstr("--precision"));
   EXPECT_THAT(parse_load_options("auto", {"attention"}, 0).status().to_string(), HasSubstr("op=row"));
   EXPECT_THAT(parse_load_options("auto", {"attention=nope"}, 0).status().to_string(), HasSubstr("nope"));
   EXPECT_THAT(parse_load_options("auto", {"paint=reference"}, 0).status().to_string(), HasSubstr("paint"));

@@ -49,9 +49,12 @@ struct MmditConditioning {
 
 class Mmdit {
  public:
-  static Result<Mmdit> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype);
+  /// With WeightPrecision::kQuantized or kWeightsQuantized, the products of the blocks (attention and feed-forward of
+  /// both streams) become 8 bits; modulations, embedders and the final product keep theirs.
+  static Result<Mmdit> load(device::Device& device, weights::CheckpointPart part, layers::Precision precision);
 
   const MmditConfig& config() const { return config_; }
+  const layers::WeightForms& forms() const { return forms_; }
   /// Columns of the modulation table: 9, 6 or 2 vectors of `width` for each stream of each block, 2 for the final norm.
   std::int64_t modulation_width() const { return modulation_width_; }
 
@@ -97,6 +100,7 @@ class Mmdit {
   MmditConfig config_;
   std::string label_;
   DType dtype_ = DType::kF32;
+  layers::WeightForms forms_;
   std::int64_t modulation_width_ = 0;
   std::int64_t final_column_ = 0;
   layers::Linear patch_, context_, time1_, time2_, pooled1_, pooled2_, final_modulation_, proj_out_;

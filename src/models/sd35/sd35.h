@@ -48,9 +48,11 @@ struct Sd35 {
   Sd35Limits limits;
   std::size_t weight_bytes = 0;  // of the checkpoint's files
 
-  /// Text encoders and MMDiT run in `activation_dtype` (f32 | bf16); residual streams, norms, modulations and the
-  /// sampler are f32 either way.
-  static Result<Sd35> load(device::Device& device, const weights::ModelCheckpoint& checkpoint, DType activation_dtype);
+  /// Text encoders and MMDiT run in `precision`; residual streams, norms, modulations and the sampler are f32 either
+  /// way. Quantising at load is the MMDiT's; the T5 encoder uses or widens the codes that it has, CLIP and the
+  /// autoencoder have none.
+  static Result<Sd35> load(device::Device& device, const weights::ModelCheckpoint& checkpoint,
+                           layers::Precision precision);
 };
 
 }  // namespace octavo::models

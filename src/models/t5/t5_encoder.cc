@@ -42,15 +42,15 @@ Result<T5Config> T5Config::from_json(const boost::json::object& config, const st
   return result;
 }
 
-Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPart part, DType activation_dtype) {
+Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPart part, layers::Precision precision) {
   T5Encoder model;
   OCTAVO_ASSIGN_OR_RETURN(model.config_, T5Config::from_json(part.config, part.name + "/config.json"));
   model.label_ = part.name;
-  model.dtype_ = activation_dtype;
+  model.dtype_ = precision.activations;
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const T5Config& c = model.config_;
   const std::int64_t inner = c.heads * c.head_width;
-  layers::LoadContext load{device, *model.weights_, activation_dtype, model.label_};
+  layers::LoadContext load{device, *model.weights_, precision, model.label_};
 
   // Separate t5xxl files carry the table under both names; diffusers folders under the first only.
   const std::string shared = "shared.weight", duplicate = "encoder.embed_tokens.weight";
@@ -75,6 +75,7 @@ Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPar
   model.final_norm_ = layers::load_f32(load, "encoder.final_layer_norm.weight", Shape{c.width});
   OCTAVO_RETURN_IF_ERROR(load.weights.finish());
   OCTAVO_RETURN_IF_ERROR(load.status);
+  model.forms_ = load.forms;
   return model;
 }
 

@@ -24,13 +24,14 @@ struct T5Config {
 
 class T5Encoder {
  public:
-  static Result<T5Encoder> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype);
+  static Result<T5Encoder> load(device::Device& device, weights::CheckpointPart part, layers::Precision precision);
 
   /// ids [B, T] i32 on the device, padded with 0 (pads are attended, as in the reference).
   /// hidden [B, T, width] f32, outer strides allowed: the normed last state.
   void encode(ops::ExecutionContext& context, const TensorView& ids, const TensorView& hidden) const;
 
   const T5Config& config() const { return config_; }
+  const layers::WeightForms& forms() const { return forms_; }
 
  private:
   struct Block {
@@ -40,6 +41,7 @@ class T5Encoder {
   T5Config config_;
   std::string label_;
   DType dtype_ = DType::kF32;
+  layers::WeightForms forms_;
   TensorView table_, bias_table_;
   std::vector<Block> blocks_;
   layers::OwnedTensor final_norm_;

@@ -137,6 +137,14 @@ Result<Quantization> read_quantization(const std::string& prefix,
   return found;
 }
 
+/// What lies beside the codes of a quantised part.
+bool is_helper(std::string_view name) {
+  for (const auto ending : {kNewWeightScale, kNewInputScale, kInputMultiplier, kOutlierIndex, kOutlierWeight}) {
+    if (name.ends_with(ending)) return true;
+  }
+  return false;
+}
+
 bool is_fp8(std::string_view dtype) { return dtype == "F8_E4M3" || dtype == "F8_E5M2"; }
 
 }  // namespace
@@ -155,7 +163,16 @@ Shape PartSources::stored_shape(const std::string& canonical, const Shape& shape
 Result<PartSources> map_part(Part part, Layout layout, const std::string& prefix,
                              const std::vector<std::shared_ptr<const SafetensorsFile>>& files) {
   PartSources sources{.part = part, .layout = layout, .prefix = prefix};
-  OCTAVO_ASSIGN_OR_RETURN(const Quantization quantization, read_quantization(prefix, files));
+  OCTAVO_ASSIGN_OR_RETURN(sources.provenance, read_provenance(files));
+  const bool quantised = sources.provenance.has_value();
+  if (quantised && (layout != Layout::kDiffusers || !prefix.empty())) {
+    return invalid_argument(files.front()->path().string(),
+                            "is a quantised part: it is read where it was written, in its diffusers folder");
+  }
+  Quantization quantization;
+  if (!quantised) {
+    OCTAVO_ASSIGN_OR_RETURN(quantization, read_quantization(prefix, files));
+  }
   std::set<std::string_view> bare;
   for (const auto& file : files) {
     for (auto at = file->tensors().lower_bound(prefix); at != file->tensors().end() && at->first.starts_with(prefix);
@@ -173,9 +190,10 @@ Result<PartSources> map_part(Part part, Layout layout, const std::string& prefix
     for (auto at = file->tensors().lower_bound(prefix); at != file->tensors().end() && at->first.starts_with(prefix);
          ++at) {
       const auto& [name, info] = *at;
-      if (quantization.names.contains(name)) continue;
+      if (quantization.names.contains(name) || (quantised && is_helper(name))) continue;
       StoredTensor source{.file = file.get()};
       source.place.stored = name;
+      source.codes = quantised && (is_fp8(info.dtype) || info.dtype == "I8");
       const std::string stored = name.substr(prefix.size());
       const std::string layer = name.ends_with(".weight") ? name.substr(0, name.size() - 7) : std::string();
       const auto format = quantization.formats.find(layer);
@@ -219,7 +237,7 @@ Result<PartSources> map_part(Part part, Layout layout, const std::string& prefix
       return data_corruption(files.front()->path().string(), "has a scale for " + layer + ", which has no weight");
     }
   }
-  sources.quantization = any_scaled ? "scaled FP8" : any_fp8 ? "FP8" : "";
+  sources.quantization = quantised ? sources.provenance->in_words() : any_scaled ? "scaled FP8" : any_fp8 ? "FP8" : "";
   return sources;
 }
 

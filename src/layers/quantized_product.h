@@ -1,0 +1,47 @@
+// QuantizedProduct: what a Linear holds when its weight has 8 bits.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "layers/load_context.h"
+#include "ops/scaled_matmul/scaled_matmul.h"
+
+namespace octavo::layers {
+
+/// Inputs become 8 bits too (W8A8): one scale a token or a block of 128, measured while running, or one static scale;
+/// columns may be multiplied first, and some may stay in 16 bits beside the product. Or they stay as they are (W8A16).
+class QuantizedProduct {
+ public:
+  /// The codes of layers that read one input, their rows one after another. Scales join: one a tensor becomes one a row
+  /// where there are several. Notes kDataCorruption naming the layers when their inputs are not quantised alike.
+  /// Nothing when that or memory fails.
+  static std::optional<QuantizedProduct> from_codes(LoadContext& load, std::span<const std::string> layers,
+                                                    std::span<const weights::QuantizedWeight> codes);
+  /// Quantises `plain` [N, K] (f32 | f16 | bf16) now: E4M3, one scale a row; the input E4M3, one scale a token, unless
+  /// precision.weights is kWeightsQuantized. Notes kDataCorruption when `layer` holds NaN or infinity.
+  static std::optional<QuantizedProduct> quantize(LoadContext& load, const std::string& layer, const TensorView& plain);
+  /// Whether from_codes() takes these: plain inputs have no multiplier and no columns apart.
+  static bool takes(const LoadContext& load, const weights::QuantizedWeight& codes);
+
+  /// out = epilogue(x * weight^T).
+  void forward(ops::ExecutionContext& context, const TensorView& x, const ops::Epilogue& epilogue,
+               const TensorView& out) const;
+
+  bool quantizes_input() const { return input_ != weights::ActivationForm::kNone; }
+  std::size_t owned_bytes() const;
+
+ private:
+  QuantizedProduct() = default;
+  bool pack(LoadContext& load, const QuantizedView& quantized);
+
+  weights::ActivationForm input_ = weights::ActivationForm::kToken;
+  DType input_format_ = DType::kE4M3;
+  ops::ScaledWeight weight_;
+  device::Buffer codes_;  // behind weight_.quantized.codes when that is not the file
+  OwnedTensor scales_, input_scale_, multiplier_, outliers_, outlier_weight_;
+};
+
+}  // namespace octavo::layers
