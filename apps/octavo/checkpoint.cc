@@ -1,5 +1,6 @@
 #include "checkpoint.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -7,6 +8,9 @@
 
 #include "base/log.h"
 #include "model_path.h"
+#include "quantize/folding.h"
+#include "quantize/plant.h"
+#include "quantize/quantized_checkpoint.h"
 #include "text/clip_tokenizer.h"
 #include "text/t5_tokenizer.h"
 #include "version.h"
@@ -144,6 +148,34 @@ Status run_convert(const ConvertOptions& options) {
   return write_checkpoint(*source, exported, options.out, extras);
 }
 
+struct PlantCommand {
+  SourceFlags source;
+  quantize::PlantOptions options;
+  std::string tokenizers;
+  std::string out;
+};
+
+Status run_plant(const PlantCommand& command) {
+  constexpr const char* kLayout = "diffusers";
+  OCTAVO_ASSIGN_OR_RETURN(const auto source, open_source(command.source));
+  OCTAVO_RETURN_IF_ERROR(quantize::check_not_quantized(source->parts(), command.source.model));
+  OCTAVO_ASSIGN_OR_RETURN(const FolderExtras extras,
+                          folder_extras(*source, command.source.model, command.tokenizers, kLayout));
+  const auto& parts = source->parts();
+  const auto transformer = std::find_if(parts.begin(), parts.end(), [](const weights::SourcePart& part) {
+    return part.part == weights::Part::kTransformer;
+  });
+  OCTAVO_ASSIGN_OR_RETURN(const quantize::Recipe recipe, quantize::plant_recipe(*transformer, command.options));
+  OCTAVO_ASSIGN_OR_RETURN(const auto planted, quantize::FoldedSource::create(*source, recipe));
+  // In f32: halves have neither the range of what is made small nor, for the scales' biases, the bits.
+  weights::ExportOptions exported{.layout = weights::CheckpointLayout::kDiffusers, .dtype = DType::kF32};
+  exported.metadata = {{"octavo.planted",
+                        fmt::format("octavo {} checkpoint plant-outliers --channels {} --factor {} "
+                                    "--seed {}",
+                                    kVersion, command.options.channels, command.options.factor, command.options.seed)}};
+  return write_checkpoint(*planted, exported, command.out, extras);
+}
+
 void report(const char* command, const Status& status, int& exit_code) {
   if (status.ok()) return;
   std::fprintf(stderr, "octavo checkpoint %s: %s\n", command, status.to_string().c_str());
@@ -201,6 +233,26 @@ void add_convert(CLI::App& checkpoint, int& exit_code) {
   convert->callback([options, &exit_code] { report("convert", run_convert(*options), exit_code); });
 }
 
+void add_plant(CLI::App& checkpoint, int& exit_code) {
+  auto command = std::make_shared<PlantCommand>();
+  CLI::App* plant = checkpoint.add_subcommand(
+      "plant-outliers", "Write a model that draws the same pictures and is harder to quantise, for tests of that");
+  add_source_flags(*plant, command->source);
+  plant
+      ->add_option("--channels", command->options.channels,
+                   "Channels of each input of q, k, v, of attention's output and of the first feed-forward product")
+      ->capture_default_str();
+  plant
+      ->add_option("--factor", command->options.factor,
+                   "They become a quarter, a half or all of this times larger, what reads them smaller; powers of two")
+      ->capture_default_str();
+  plant->add_option("--seed", command->options.seed, "Draws channels and multiples")->capture_default_str();
+  plant->add_option("--tokenizers", command->tokenizers,
+                    "Folder with tokenizer, tokenizer_2, tokenizer_3 (default: the model's own)");
+  plant->add_option("-o,--out", command->out, "Folder to write, in the diffusers layout and f32")->required();
+  plant->callback([command, &exit_code] { report("plant-outliers", run_plant(*command), exit_code); });
+}
+
 }  // namespace
 
 void add_checkpoint(CLI::App& app, int& exit_code) {
@@ -214,6 +266,7 @@ void add_checkpoint(CLI::App& app, int& exit_code) {
       "failure or Ctrl-C leaves nothing behind.");
   add_synth(*checkpoint, exit_code);
   add_convert(*checkpoint, exit_code);
+  add_plant(*checkpoint, exit_code);
 }
 
 }  // namespace octavo::app

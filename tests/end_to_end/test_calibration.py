@@ -10,7 +10,7 @@ import time
 import unittest
 from pathlib import Path
 
-from octavo_process import MODEL, OCTAVO, run
+from octavo_process import MODEL, OCTAVO, read_png, run
 
 ENVIRONMENT = dict(os.environ, OCTAVO_LOG="info")
 PROMPTS = "a red apple\n\n  two cats in the snow\na ship\n"
@@ -98,6 +98,21 @@ class Calibration(unittest.TestCase):
         split = [layer for layer in self.read("out")["layers"] if layer.get("outliers")]
         self.assertGreater(len(split), 20)
         self.assertIn("splitting of 2 channels (+", done.stdout)
+
+    def test_planted_outliers_leave_the_picture_alone(self):
+        planted = str(self.root / "planted")
+        done = run("checkpoint", "plant-outliers", "--model", str(MODEL), "--factor", "4096", "--out", planted)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        pictures = []
+        for model in (str(MODEL), planted):
+            out = self.root / "picture.png"
+            done = run("generate", "--model", model, "--prompt", "a red fox", "--steps", "3", "--seed", "1", "--width",
+                       "128", "--height", "128", "--dtype", "f32", "--out", str(out))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            pictures.append([value for row in read_png(out.read_bytes())[2] for value in row])
+        self.assertLessEqual(max(abs(a - b) for a, b in zip(*pictures)), 1)
+        self.assertIn("--factor: must be from 4", self.refused("checkpoint", "plant-outliers", "--model", str(MODEL),
+                                                               "--factor", "2", "--out", str(self.root / "no")))
 
     def test_impossible_flags_are_named(self):
         self.assertIn("--smooth: must be from 0 to 1", self.refused(*self.arguments("out", "--smooth", "2")))
