@@ -7,15 +7,19 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "interrupt.h"
 #include "model_path.h"
 #include "progress_bar.h"
 #include "quantize/compare/comparison.h"
 #include "quantize/compare/report_html.h"
 #include "quantize/compare/report_json.h"
+#include "quantize/compare/task_accuracy.h"
+#include "quantize/judge/detector.h"
 #include "version.h"
 
 namespace octavo::app {
@@ -36,6 +40,7 @@ struct CompareOptions {
   std::string report;
   std::size_t pictures = 24;
   bool json_only = false;
+  std::string detector;
   std::vector<std::string> kernels;
   int threads = 0;
 };
@@ -90,7 +95,7 @@ Result<quantize::ModelChoice> choose(const CompareOptions& options, const std::s
   auto load = pipeline::parse_load_options(precision, options.kernels, options.threads);
   if (!load.ok()) {
     const Status& error = load.status();
-    const bool of_precision = error.subject() == "--dtype" || error.subject() == "--precision";
+    const bool of_precision = error.subject() == "--precision";
     return Status(error.code(), error.message(), of_precision ? std::string("--precision-") + letter : error.subject());
   }
   choice.options = *load;
@@ -131,6 +136,25 @@ Status publish(const WorkFolder& work, const fs::path& report,
   return {};
 }
 
+/// The judge of pictures whose prompts have facts; nothing when no prompt has any, or --detector none.
+Result<std::optional<quantize::Detector>> find_judge(const CompareOptions& options,
+                                                     const quantize::PromptFile& prompts) {
+  OCTAVO_ASSIGN_OR_RETURN(const bool facts, quantize::check_facts(prompts, "--prompts"));
+  if (options.detector == "none") return std::optional<quantize::Detector>();
+  std::optional<fs::path> path;
+  if (!options.detector.empty()) {
+    path = options.detector;
+    if (!facts) return invalid_argument("--detector", "no prompt of " + options.prompts + " has facts to judge by");
+  } else if (facts) {
+    path = find_near_program("tools/tiny/detector.safetensors");
+    if (!path) spdlog::warn("prompts have facts, but no detector is near the program: name one with --detector");
+  }
+  if (!path) return std::optional<quantize::Detector>();
+  auto detector = quantize::Detector::load(*path);
+  if (!detector.ok()) return Status(detector.status().code(), detector.status().to_string(), "--detector");
+  return std::optional(std::move(*detector));
+}
+
 std::string shown(double value, int decimals) {
   return std::isfinite(value) ? fmt::format("{:.{}f}", value, decimals) : "none";
 }
@@ -147,6 +171,20 @@ void print_summary(const quantize::Comparison& comparison) {
   }
 }
 
+void print_accuracy(const quantize::TaskAccuracy& accuracy) {
+  std::printf("\n%-30s %14s %12s %14s %12s\n", "percent", "A", "B", "A in f32", "A in bf16");
+  for (const quantize::AccuracyRow& row : accuracy.rows) {
+    std::printf("%-30s %14.1f %12.1f %14.1f %12.1f\n", row.title.c_str(), row.percent(quantize::Run::kA),
+                row.percent(quantize::Run::kB), row.percent(quantize::Run::kF32), row.percent(quantize::Run::kBf16));
+  }
+}
+
+/// What stopped the work, with the flag that a person typed.
+Status explained(const Status& error) {
+  if (error.code() == ErrorCode::kCancelled) return cancelled(kInterrupted);
+  return Status(error.code(), error.message(), flag_of(error.subject()));
+}
+
 Status run_compare(const CLI::App& command, const CompareOptions& options) {
   OCTAVO_RETURN_IF_ERROR(check_typed(command, options));
   quantize::ComparisonOptions wanted;
@@ -158,43 +196,48 @@ Status run_compare(const CLI::App& command, const CompareOptions& options) {
   wanted.seeds = options.seeds;
   wanted.first_seed = options.first_seed;
   wanted.request = options.request;
+  OCTAVO_ASSIGN_OR_RETURN(const auto judge, find_judge(options, wanted.prompts));
   fs::path report(options.report);
   if (!report.has_filename()) report = report.parent_path();  // "folder/"
   OCTAVO_ASSIGN_OR_RETURN(const auto work, WorkFolder::create(report));
   wanted.work = work->path();
 
   const Interrupt interrupt;
-  auto compared = [&] {
-    ProgressBar bar;
-    quantize::ComparisonControl control;
-    control.on_progress = [&](const quantize::ComparisonProgress& at) {
-      if (interrupt.requested()) control.cancel.cancel();
-      bar.show({.image_index = 0,
-                .image_count = 1,
-                .step = static_cast<int>(at.calls_done),
-                .steps = static_cast<int>(at.calls),
-                .stage = fmt::format("{}, picture {}/{}, call", at.run, at.picture + 1, at.pictures)});
-    };
-    return quantize::compare_models(wanted, control);
-  }();
-  if (!compared.ok()) {
-    const Status& error = compared.status();
-    if (error.code() == ErrorCode::kCancelled) return cancelled(kInterrupted);
-    return Status(error.code(), error.message(), flag_of(error.subject()));
-  }
+  std::optional<ProgressBar> bar(std::in_place);
+  quantize::ComparisonControl control;
+  control.on_progress = [&](const quantize::ComparisonProgress& at) {
+    if (interrupt.requested()) control.cancel.cancel();
+    bar->show({.image_index = 0,
+               .image_count = 1,
+               .step = static_cast<int>(at.calls_done),
+               .steps = static_cast<int>(at.calls),
+               .stage = fmt::format("{}, picture {}/{}, call", at.run, at.picture + 1, at.pictures)});
+  };
+  const auto compared = quantize::compare_models(wanted, control);
+  if (!compared.ok()) return explained(compared.status());
   const quantize::Comparison& comparison = *compared;
+  std::optional<quantize::TaskAccuracy> accuracy;
+  if (judge) {
+    const auto judged = quantize::judge_pictures(comparison, *judge, control);
+    if (!judged.ok()) return explained(judged.status());
+    accuracy = *judged;
+  }
+  bar.reset();
   const std::string tool = fmt::format("octavo {}", kVersion);
   std::vector<std::pair<std::string, std::string>> files = {
-      {"report.json", quantize::report_text(quantize::report_json(comparison, tool, nullptr))}};
+      {"report.json",
+       quantize::report_text(quantize::report_json(
+           comparison, tool, accuracy ? boost::json::value(to_json(*accuracy)) : boost::json::value()))}};
   if (!options.json_only) {
     OCTAVO_ASSIGN_OR_RETURN(
         std::string page,
-        quantize::report_html(comparison, {.tool = tool, .most_pictures = options.pictures, .accuracy = {}}));
+        quantize::report_html(comparison, {.tool = tool, .most_pictures = options.pictures, .accuracy = accuracy}));
     files.emplace_back("report.html", std::move(page));
   }
   if (interrupt.requested()) return cancelled(kInterrupted);
   OCTAVO_RETURN_IF_ERROR(publish(*work, report, files));
   print_summary(comparison);
+  if (accuracy) print_accuracy(*accuracy);
   std::printf("%s\n", (report / files.back().first).c_str());
   return {};
 }
@@ -207,7 +250,7 @@ void add_compare(CLI::App& app, int& exit_code) {
   CLI::App* compare = app.add_subcommand("compare", "Measure and show how two models, or two precisions, differ");
   compare->add_option("--a", options->a, "Model A: what B is measured against (default: the embedded octavo-tiny)");
   compare->add_option("--b", options->b, "Model B (default: A, for another precision of it)");
-  compare->add_option("--precision-a,--dtype-a", options->precision_a, "Arithmetic of A: auto, f32 or bf16")
+  compare->add_option("--precision-a,--dtype-a", options->precision_a, "Arithmetic of A: auto, f32, bf16, fp8 or w8a16")
       ->capture_default_str();
   compare->add_option("--precision-b,--dtype-b", options->precision_b, "Arithmetic of B")->capture_default_str();
   compare->add_option("--clip-l", options->parts.clip_l, "Of both models, as for generate");
@@ -218,10 +261,12 @@ void add_compare(CLI::App& app, int& exit_code) {
   compare->add_option("--family", options->parts.family, "Of both models");
   compare
       ->add_option("--prompts", options->prompts,
-                   "One prompt a line, or JSON lines {\"prompt\": ..., \"negative_prompt\": ...}")
+                   "One prompt a line, or JSON lines {\"prompt\", \"negative_prompt\", \"seed\", \"facts\"}; "
+                   "tools/tiny/held_out.jsonl holds octavo-tiny's evaluation, whose facts are then checked")
       ->required();
   compare->add_option("--seeds", options->seeds, "Pictures a prompt")->capture_default_str();
-  compare->add_option("--seed", options->first_seed, "The first of the seeds")->capture_default_str();
+  compare->add_option("--seed", options->first_seed, "The first of the seeds, of prompts that have none of their own")
+      ->capture_default_str();
   compare->add_option("--steps", request.steps, "Denoising steps (default: A's)");
   compare->add_option("--guidance,--cfg-scale", request.guidance_scale, "Guidance scale (default: A's)");
   compare->add_option("--width", request.width, "Pixels (default: A's)");
@@ -234,6 +279,10 @@ void add_compare(CLI::App& app, int& exit_code) {
       ->required();
   compare->add_option("--pictures", options->pictures, "Shown in report.html, the furthest apart first")
       ->capture_default_str();
+  compare->add_option(
+      "--detector", options->detector,
+      "Reads the facts of pictures whose prompts have some (default: octavo-tiny's, in tools/tiny; none "
+      "= do without)");
   compare->add_flag("--json-only", options->json_only, "Leave report.html out");
   compare->add_option("--kernel", options->kernels, "Force a kernel: op=row (repeatable)");
   compare->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();

@@ -5,6 +5,26 @@
 
 namespace octavo::app {
 
+namespace {
+
+/// Where what comes with the program may lie, nearest first.
+std::vector<std::filesystem::path> places_around_program(const std::filesystem::path& relative) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
+  std::vector<fs::path> places;
+  fs::path folder = executable.parent_path();
+  // build/<preset>/octavo and build/<preset>/apps/octavo/octavo both lie at most four levels below the source tree.
+  for (int level = 0; level < 5 && !folder.empty(); ++level, folder = folder.parent_path()) {
+    places.push_back(folder / relative);
+    places.push_back(folder / "share/octavo" / relative);
+    if (folder == folder.root_path()) break;
+  }
+  return places;
+}
+
+}  // namespace
+
 Result<std::filesystem::path> find_model(const std::string& given) {
   namespace fs = std::filesystem;
   if (!given.empty()) return fs::path(given);
@@ -12,20 +32,20 @@ Result<std::filesystem::path> find_model(const std::string& given) {
     return fs::path(from_environment);
   }
   std::error_code error;
-  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
-  std::vector<fs::path> tried;
-  fs::path folder = executable.parent_path();
-  // build/<preset>/octavo and build/<preset>/apps/octavo/octavo both lie at most four levels below the source tree.
-  for (int level = 0; level < 5 && !folder.empty(); ++level, folder = folder.parent_path()) {
-    for (const fs::path& candidate : {folder / "models/octavo-tiny", folder / "share/octavo/models/octavo-tiny"}) {
-      if (fs::exists(candidate / "model_index.json", error)) return candidate;
-      tried.push_back(candidate);
-    }
-    if (folder == folder.root_path()) break;
+  std::string tried;
+  for (const fs::path& candidate : places_around_program("models/octavo-tiny")) {
+    if (fs::exists(candidate / "model_index.json", error)) return candidate;
+    tried += "\n  " + candidate.string();
   }
-  std::string places;
-  for (const fs::path& place : tried) places += "\n  " + place.string();
-  return not_found("--model", "no model given and the embedded octavo-tiny was not found in any of:" + places);
+  return not_found("--model", "no model given and the embedded octavo-tiny was not found in any of:" + tried);
+}
+
+std::optional<std::filesystem::path> find_near_program(const std::filesystem::path& relative) {
+  std::error_code error;
+  for (const std::filesystem::path& candidate : places_around_program(relative)) {
+    if (std::filesystem::exists(candidate, error)) return candidate;
+  }
+  return {};
 }
 
 std::string name_of_model(const std::filesystem::path& model) {

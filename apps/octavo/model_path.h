@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -27,6 +28,10 @@ Result<std::filesystem::path> find_model(const std::string& given);
 
 /// The last component of a model's path, also of "folder/".
 std::string name_of_model(const std::filesystem::path& model);
+
+/// `relative` in the first folder around the program that has it: the source tree around a build folder, or
+/// share/octavo. Nothing when none has.
+std::optional<std::filesystem::path> find_near_program(const std::filesystem::path& relative);
 
 /// Flags as the loader takes them: "--t5 none" does without T5.
 Result<weights::ModelFiles> find_model_files(const ModelFlags& flags);

@@ -39,6 +39,12 @@ Result<PromptEntry> parse_json_line(std::string_view line, const std::string& pl
   OCTAVO_ASSIGN_OR_RETURN(entry.prompt, text_of(object, "prompt", place, flag));
   OCTAVO_ASSIGN_OR_RETURN(entry.negative_prompt, text_of(object, "negative_prompt", place, flag));
   if (!object.contains("prompt")) return invalid_argument(flag, place + ": has no \"prompt\"");
+  if (const auto* seed = object.if_contains("seed")) {
+    if (!seed->is_int64() || seed->get_int64() < 0) {
+      return invalid_argument(flag, place + ": \"seed\" is not a whole number from 0");
+    }
+    entry.seed = seed->get_int64();
+  }
   if (const auto* facts = object.if_contains("facts")) {
     if (!facts->is_array()) return invalid_argument(flag, place + ": \"facts\" is not a list");
     entry.facts = *facts;

@@ -44,6 +44,8 @@ TEST_F(PromptFileTest, json_lines_carry_negative_prompts_and_facts) {
   ASSERT_TRUE(file.ok()) << file.status().to_string();
   ASSERT_EQ(file->entries.size(), 2u);
   EXPECT_EQ(file->entries[0].negative_prompt, "a dog");
+  EXPECT_EQ(file->entries[0].seed, 3);
+  EXPECT_EQ(file->entries[1].seed, std::nullopt);
   EXPECT_EQ(file->entries[1].prompt, "");
   EXPECT_EQ(file->entries[1].facts.at(0).at(1), 5);
 }
@@ -58,6 +60,7 @@ TEST_F(PromptFileTest, what_is_wrong_is_named_with_flag_file_and_line) {
                {"{\"prompt\": \"a\"}\na cat", "line 2: is not a JSON object"},
                {"\n{\"text\": \"a\"}", "line 2: has no \"prompt\""},
                {"{\"prompt\": \"a\", \"facts\": \"b\"}", "line 1: \"facts\" is not a list"},
+               {"{\"prompt\": \"a\", \"seed\": -1}", "line 1: \"seed\" is not a whole number"},
                {"a cat\ncaf\xe9", "line 2: is not UTF-8"},
                {std::string("a\0b", 3), "line 1: is not UTF-8 text"},
                {std::string(generation::kMaxPromptBytes + 1, 'a'), "line 1: is longer"}};

@@ -11,7 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
-from octavo_process import MODEL, OCTAVO, BrokenModel, run
+from octavo_process import MODEL, OCTAVO, ROOT, BrokenModel, run
 
 FAST = {"--steps": "2", "--width": "128", "--height": "128"}
 HOSTILE = "</h3><script>alert('x')</script> & \"a dog\" <img src=http://example.org/x.png>"
@@ -139,6 +139,43 @@ class Compare(unittest.TestCase):
         self.prompts.write_text(json.dumps({"prompt": "a cat", "negative_prompt": "a dog"}) + "\n")
         report = self.figures("--precision-a", "f32", "--precision-b", "bf16")
         self.assertEqual(report["pictures"][0]["negative_prompt"], "a dog")
+
+    def test_facts_of_prompts_are_checked_in_every_runs_pictures(self):
+        lines = (ROOT / "tools/tiny/held_out.jsonl").read_text().splitlines()[:3]
+        self.prompts.write_text("\n".join([*lines, json.dumps({"prompt": "without facts"})]))
+        asked = [fact for line in lines for fact in json.loads(line)["facts"]]
+        done = self.compare("--precision-a", "f32", "--precision-b", "bf16", "--seeds", "2", "--seed", "40")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("pictures with every fact right", done.stdout)
+        report = json.loads((self.report / "report.json").read_text())
+        self.assertEqual([p["seed"] for p in report["pictures"]], [0, 1, 1, 2, 2, 3, 40, 41])  # the prompts' own
+        accuracy = report["accuracy"]
+        self.assertEqual(accuracy["pictures"], 6)
+        self.assertEqual(accuracy["asked"]["all_facts"], 2 * len(asked))
+        self.assertEqual(accuracy["asked"]["object"], 2 * sum(fact[0] == "object" for fact in asked))
+        for run_of in ("a", "b", "floor_f32", "floor_bf16"):
+            self.assertTrue(0 <= accuracy[run_of]["all_facts"] <= 100)
+        self.assertEqual(accuracy["a"], accuracy["floor_f32"])
+        self.assertIn("What the pictures show", Page((self.report / "report.html").read_text()).text)
+        self.assertIsNone(self.figures("--detector", "none")["accuracy"])
+
+    def test_facts_and_detectors_that_are_none_are_refused(self):
+        for arguments, words in ((("--detector", str(MODEL)), "--detector"),
+                                 (("--detector", str(self.folder / "missing")), "--detector")):
+            self.prompts.write_text(json.dumps({"prompt": "a cat", "facts": [["object", 1]]}))
+            done = self.compare(*arguments)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(words, done.stderr)
+        self.prompts.write_text(json.dumps({"prompt": "a cat", "facts": [["ghost", 1]]}))
+        done = self.compare()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--prompts", done.stderr)
+        self.assertIn("ghost", done.stderr)
+        self.prompts.write_text("a cat\n")
+        done = self.compare("--detector", str(ROOT / "tools/tiny/detector.safetensors"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--detector", done.stderr)
+        self.assertEqual(self.left_behind(), [])
 
     def test_refuses_what_it_cannot_compare_and_names_the_flag(self):
         missing = str(self.folder / "missing")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Octavo:
     """The server of this repository, started on a free port for as long as it is needed."""
 
-    def __init__(self, model, binary):
+    def __init__(self, model, binary, precision="auto"):
         if not os.path.exists(binary):
             raise SystemExit(f"{binary}: no such file; build it (cmake --build build/release --target octavo) or use "
                              "--engine diffusers")
@@ -24,7 +24,7 @@ class Octavo:
         sys.path.insert(0, str(ROOT / "tests/end_to_end"))
         from octavo_process import Server
 
-        self.server = Server("--model", str(model))
+        self.server = Server("--model", str(model), "--precision", precision)
 
     def __enter__(self):
         self.server.__enter__()
@@ -69,11 +69,13 @@ class Diffusers:
 
 
 def add_flags(parser):
-    parser.add_argument("--model", default=str(ROOT / "models/octavo-tiny"), help="the diffusers folder")
+    parser.add_argument("--model", default=str(ROOT / "models/octavo-tiny"), help="a model as octavo takes it; diffusers, and the autoencoder's own "
+                        "figures, need a diffusers folder")
     parser.add_argument("--engine", choices=("octavo", "diffusers"), default="octavo")
     parser.add_argument("--octavo", default=str(ROOT / "build/release/octavo"), help="the binary")
+    parser.add_argument("--precision", default="auto", help="octavo's arithmetic, as `octavo serve --help` lists it")
     parser.add_argument("--steps", type=int, default=20)
 
 
 def engine_of(args):
-    return Octavo(args.model, args.octavo) if args.engine == "octavo" else Diffusers(args.model)
+    return Octavo(args.model, args.octavo, args.precision) if args.engine == "octavo" else Diffusers(args.model)

@@ -52,8 +52,6 @@ bool same_files(const weights::ModelFiles& a, const weights::ModelFiles& b) {
          same(a.vae, b.vae) && same(a.tokenizers, b.tokenizers) && a.without_t5 == b.without_t5 && a.family == b.family;
 }
 
-std::string arithmetic_of(const Pipeline& pipe) { return std::string(dtype_name(pipe.activation_dtype())); }
-
 /// The writer's record beside the weights; null when there is none that can be read.
 boost::json::value quantization_of(const fs::path& model) {
   std::ifstream file(model / "transformer/quantization.json", std::ios::binary);
@@ -68,7 +66,7 @@ ComparedModel describe(const ModelChoice& choice, const Pipeline& pipe) {
           .name = pipe.capabilities().model_name,
           .hash = pipe.capabilities().model_hash,
           .precision = choice.precision,
-          .arithmetic = arithmetic_of(pipe),
+          .arithmetic = pipe.arithmetic(),
           .weight_bytes = pipe.model().weight_bytes,
           .quantization = quantization_of(choice.files.model)};
 }
@@ -82,7 +80,8 @@ class Comparer {
     result_.first_seed = options.first_seed;
     result_.work = options.work;
     for (std::size_t prompt = 0; prompt < options.prompts.entries.size(); ++prompt) {
-      for (int i = 0; i < options.seeds; ++i) result_.pictures.push_back({prompt, options.first_seed + i, {}, {}});
+      const std::int64_t first = options.prompts.entries[prompt].seed.value_or(options.first_seed);
+      for (int i = 0; i < options.seeds; ++i) result_.pictures.push_back({prompt, first + i, {}, {}});
     }
   }
 
@@ -279,6 +278,9 @@ class Comparer {
 
   Status compare_ends() {
     for (std::size_t index = 0; index < result_.pictures.size(); ++index) {
+      if (control_.on_progress) {
+        control_.on_progress({"comparing", index, result_.pictures.size(), calls_done_, calls_done_});
+      }
       if (control_.cancel.cancelled()) return cancelled("the comparison was interrupted");
       OCTAVO_RETURN_IF_ERROR(compare_end(Run::kA, Run::kB, index, result_.pictures[index].ab));
       OCTAVO_RETURN_IF_ERROR(compare_end(Run::kF32, Run::kBf16, index, result_.pictures[index].floor));

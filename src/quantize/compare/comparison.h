@@ -32,7 +32,7 @@ struct ComparisonOptions {
   ModelChoice a, b;
   PromptFile prompts;
   std::string prompts_path;
-  int seeds = 1;  // pictures a prompt; seeds first_seed, first_seed + 1, ...
+  int seeds = 1;  // pictures a prompt, from the prompt's own seed or first_seed, each one more
   std::int64_t first_seed = 0;
   generation::GenerationRequest request;  // steps, guidance, size, sampler, schedule; defaults are A's
   std::filesystem::path work;             // an empty folder for what lies on disk between the models

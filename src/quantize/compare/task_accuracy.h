@@ -2,11 +2,12 @@
 #pragma once
 
 #include <array>
-#include <boost/json/value.hpp>
+#include <boost/json/object.hpp>
 #include <string>
 #include <vector>
 
 #include "quantize/compare/comparison.h"
+#include "quantize/judge/detector.h"
 
 namespace octavo::quantize {
 
@@ -25,5 +26,16 @@ struct TaskAccuracy {
   int pictures = 0;   // that have facts
   std::vector<AccuracyRow> rows;
 };
+
+/// Whether any prompt has facts. kInvalidArgument naming `flag`, the prompt and the fact that is none.
+Result<bool> check_facts(const PromptFile& prompts, const std::string& flag);
+
+/// Reads the pictures of all four runs from the work folder. Requires facts that check_facts() took, of one prompt at
+/// least. kCancelled as compare_models().
+Result<TaskAccuracy> judge_pictures(const Comparison& comparison, const Detector& detector,
+                                    const ComparisonControl& control);
+
+/// {"judge", "pictures", "asked": {key: count}, "a": {key: percent}, "b", "floor_f32", "floor_bf16"}.
+boost::json::object to_json(const TaskAccuracy& accuracy);
 
 }  // namespace octavo::quantize
