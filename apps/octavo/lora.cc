@@ -93,6 +93,9 @@ Status run_merge(const MergeOptions& options, bool quantize_flags_given) {
               loras.size() == 1 ? "" : "s");
 
   if (options.quantize) {
+    if (options.flags.policy == "auto") {
+      return invalid_argument("--policy", "auto runs the model: merge first, then octavo quantize --policy auto");
+    }
     OCTAVO_ASSIGN_OR_RETURN(const quantize::Recipe recipe, recipe_of_flags(*merged, options.flags));
     QuantizedWriting writing{.original = &base, .values = merged.get(), .recipe = &recipe};
     writing.quantize_t5 = options.flags.t5_precision == "fp8";

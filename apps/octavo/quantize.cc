@@ -1,9 +1,12 @@
 #include "quantize.h"
 
+#include <unistd.h>
+
 #include <cstdio>
 #include <memory>
 #include <string>
 
+#include "auto_policy.h"
 #include "calibrate_recipe.h"
 #include "model_path.h"
 #include "quantize/folding.h"
@@ -14,10 +17,13 @@
 namespace octavo::app {
 namespace {
 
+constexpr const char* kDefaultBudget = "5%";
+
 struct QuantizeOptions {
   SourceFlags source;
   QuantizeFlags flags;
   CalibrationFlags calibration;
+  std::string budget;
   std::string layout = "diffusers";
   std::string scaled;
   std::string tokenizers;
@@ -54,7 +60,9 @@ Status run_folder(const QuantizeOptions& options, const weights::CheckpointSourc
     OCTAVO_ASSIGN_OR_RETURN(extras, folder_extras(source, options.source.model, options.tokenizers, options.layout));
   }
   std::filesystem::path statistics(options.calibration.calibration);
-  if (needs_calibration(recipe, options.calibration)) {
+  const bool automatic = options.flags.policy == "auto";
+  if (!automatic && !options.budget.empty()) return invalid_argument("--budget", "is for --policy auto");
+  if (automatic || needs_calibration(recipe, options.calibration)) {
     if (statistics.empty() && !options.out.empty()) statistics = statistics_beside(options.out);
     weights::ModelFiles files = options.source.model;
     files.clip_l = options.source.clip_l;
@@ -63,6 +71,16 @@ Status run_folder(const QuantizeOptions& options, const weights::CheckpointSourc
     files.vae = options.source.vae;
     files.tokenizers = options.tokenizers;
     OCTAVO_RETURN_IF_ERROR(calibrate_recipe(recipe, source, files, options.calibration, statistics));
+    if (automatic) {
+      std::filesystem::path scratch = options.out.empty() ? std::filesystem::temp_directory_path() / "octavo" : [&] {
+        const std::filesystem::path out(options.out);
+        return out.has_filename() ? out : out.parent_path();
+      }();
+      scratch += fmt::format(".measured-{}", ::getpid());
+      OCTAVO_RETURN_IF_ERROR(apply_auto_policy(recipe, source, files, options.calibration,
+                                               options.budget.empty() ? kDefaultBudget : options.budget, extras,
+                                               scratch, options.explain));
+    }
   }
   if (options.explain) print_recipe(recipe);
   if (options.out.empty()) return {};
@@ -106,6 +124,9 @@ void add_quantize(CLI::App& app, int& exit_code) {
   add_source_flags(*quantize, options->source);
   add_quantize_flags(*quantize, options->flags);
   add_calibration_flags(*quantize, options->calibration);
+  quantize->add_option("--budget", options->budget,
+                       "With --policy auto: how many more bytes the products that are bought back may take, as bytes "
+                       "(20M) or as a share of the 8-bit weights (default: 5%)");
   quantize->add_flag("--explain", options->explain,
                      "Print what is decided layer by layer and why; without --out, write nothing");
   quantize
@@ -129,7 +150,7 @@ void add_quantize(CLI::App& app, int& exit_code) {
     bool folder_flags_given = false;
     for (const char* flag :
          {"--format", "--activation-format", "--weights", "--activations", "--policy", "--t5-precision", "--explain",
-          "--tokenizers", "--prompts", "--steps", "--seed", "--calibration", "--smooth", "--outliers"}) {
+          "--tokenizers", "--prompts", "--steps", "--seed", "--calibration", "--smooth", "--outliers", "--budget"}) {
       folder_flags_given = folder_flags_given || quantize->count(flag) > 0;
     }
     const Status status = run_quantize(*options, folder_flags_given);

@@ -17,8 +17,13 @@ class WorkProgress {
   WorkProgress& operator=(const WorkProgress&) = delete;
   /// Bytes. One thread at a time.
   void show(std::size_t done, std::size_t total);
+  /// The same for things that are counted.
+  void show_count(std::size_t done, std::size_t total);
 
  private:
+  /// Whether it is time to draw; notes that it is drawn.
+  bool due(std::size_t done, std::size_t total);
+  void draw(const std::string& amounts, std::size_t done, std::size_t total);
   const std::string what_;
   const bool terminal_;
   bool drawn_ = false;

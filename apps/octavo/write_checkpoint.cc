@@ -69,25 +69,42 @@ Result<FolderExtras> folder_extras(const weights::TensorSource& source, const st
   return extras;
 }
 
+namespace {
+
+/// Adds what a folder has besides its parts: texts to the plan, folders to the control.
+Status add_extras(const weights::TensorSource& source, weights::CheckpointLayout layout, const FolderExtras& extras,
+                  weights::ExportPlan& plan, weights::ExportControl& control) {
+  if (!weights::is_folder(layout)) return {};
+  const bool with_t5 = has_part(source, weights::Part::kTextEncoder3);
+  if (layout == weights::CheckpointLayout::kDiffusers) {
+    plan.texts["model_index.json"] = weights::model_index_json(with_t5);
+  }
+  plan.texts["scheduler/scheduler_config.json"] =
+      extras.scheduler.empty() ? weights::scheduler_json() : extras.scheduler;
+  for (const char* name : {"tokenizer", "tokenizer_2", "tokenizer_3"}) {
+    if (name == std::string("tokenizer_3") && !with_t5) continue;
+    if (!fs::is_directory(extras.tokenizers / name)) {
+      return not_found("--tokenizers", (extras.tokenizers / name).string() + " does not exist");
+    }
+    control.folders.emplace_back(extras.tokenizers / name, name);
+  }
+  return {};
+}
+
+}  // namespace
+
+Status write_quietly(const weights::TensorSource& source, weights::ExportPlan plan, const fs::path& out,
+                     const FolderExtras& extras) {
+  weights::ExportControl control;
+  OCTAVO_RETURN_IF_ERROR(add_extras(source, weights::CheckpointLayout::kDiffusers, extras, plan, control));
+  return weights::export_checkpoint(source, plan, out, control);
+}
+
 Status write_planned(const weights::TensorSource& source, weights::ExportPlan plan, weights::CheckpointLayout layout,
                      const fs::path& out, const FolderExtras& extras) {
   using weights::CheckpointLayout;
   weights::ExportControl control;
-  if (weights::is_folder(layout)) {
-    const bool with_t5 = has_part(source, weights::Part::kTextEncoder3);
-    if (layout == CheckpointLayout::kDiffusers) {
-      plan.texts["model_index.json"] = weights::model_index_json(with_t5);
-    }
-    plan.texts["scheduler/scheduler_config.json"] =
-        extras.scheduler.empty() ? weights::scheduler_json() : extras.scheduler;
-    for (const char* name : {"tokenizer", "tokenizer_2", "tokenizer_3"}) {
-      if (name == std::string("tokenizer_3") && !with_t5) continue;
-      if (!fs::is_directory(extras.tokenizers / name)) {
-        return not_found("--tokenizers", (extras.tokenizers / name).string() + " does not exist");
-      }
-      control.folders.emplace_back(extras.tokenizers / name, name);
-    }
-  }
+  OCTAVO_RETURN_IF_ERROR(add_extras(source, layout, extras, plan, control));
   const auto started = Clock::now();
   {
     const Interrupt interrupt;

@@ -32,6 +32,10 @@ Result<FolderExtras> folder_extras(const weights::TensorSource& source, const st
 Status write_planned(const weights::TensorSource& source, weights::ExportPlan plan, weights::CheckpointLayout layout,
                      const std::filesystem::path& out, const FolderExtras& extras);
 
+/// The same for a diffusers folder that nobody waits for by name: no output, no progress, no Ctrl-C of its own.
+Status write_quietly(const weights::TensorSource& source, weights::ExportPlan plan, const std::filesystem::path& out,
+                     const FolderExtras& extras);
+
 /// Plans and writes; says on standard output what was written, how large and how fast.
 Status write_checkpoint(const weights::TensorSource& source, const weights::ExportOptions& options,
                         const std::filesystem::path& out, const FolderExtras& extras);

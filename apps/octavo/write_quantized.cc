@@ -53,8 +53,10 @@ void add_quantize_flags(CLI::App& command, QuantizeFlags& flags) {
                   "are widened")
       ->capture_default_str();
   command
-      .add_option("--policy", flags.policy,
-                  "Which layers keep 16 bits: default, or a JSON file of rules (docs/checkpoints.md)")
+      .add_option(
+          "--policy", flags.policy,
+          "Which layers keep 16 bits: default, a JSON file of rules (docs/checkpoints.md), or auto: the default, "
+          "and what costs the most for its bytes is bought back, see --budget")
       ->capture_default_str();
   command
       .add_option("--t5-precision", flags.t5_precision,
@@ -79,7 +81,7 @@ Result<quantize::Recipe> recipe_of_flags(const weights::TensorSource& source, co
     return invalid_argument("--t5-precision", "'" + flags.t5_precision + "' is none of fp8, keep");
   }
   quantize::Policy policy = quantize::default_policy();
-  if (flags.policy != "default") {
+  if (flags.policy != "default" && flags.policy != "auto") {
     OCTAVO_ASSIGN_OR_RETURN(const auto json, weights::read_json_file(flags.policy));
     OCTAVO_ASSIGN_OR_RETURN(policy, quantize::policy_from_json(json, flags.policy));
   }

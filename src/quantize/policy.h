@@ -53,7 +53,6 @@ struct RecipeOptions {
   ScaleGrain weight_grain = ScaleGrain::kRow;
   Activations activations = Activations::kToken;
 };
-/// kInvalidArgument when a rule's pattern matches no Linear: a policy that does nothing is a mistake.
 /// A recipe before calibration: the policy's decision for every Linear, and the formats asked for. With kStatic,
 /// `static_amax` is still to come. kInvalidArgument when no layer would be quantised.
 Result<Recipe> plan_recipe(const weights::SourcePart& part, const Policy& policy, const RecipeOptions& options);

@@ -114,6 +114,30 @@ class Calibration(unittest.TestCase):
         self.assertIn("--factor: must be from 4", self.refused("checkpoint", "plant-outliers", "--model", str(MODEL),
                                                                "--factor", "2", "--out", str(self.root / "no")))
 
+    def test_auto_policy_buys_back_what_costs_most(self):
+        model = str(self.root / "model")
+        run("checkpoint", "synth", "--family", "medium", "--blocks", "2", "--heads", "1", "--width-of-t5", "128",
+            "--width-of-vae", "32", "--out", model)
+        arguments = ["quantize", "--model", model, "--policy", "auto", "--prompts", str(self.root / "prompts.txt"),
+                     "--steps", "1", "--seed", "1", "--out", str(self.root / "out")]
+        # A default picture of Medium has 1024 pixels a side: too many for a test.
+        config = self.root / "model/transformer/config.json"
+        config.write_text(config.read_text().replace('"sample_size": 128', '"sample_size": 16'))
+        self.assertIn("--budget: 'much' is neither", self.refused(*arguments, "--budget", "much"))
+        done = run(*arguments, "--budget", "10%", "--explain", env=ENVIRONMENT)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = self.read("out")
+        layers = report["layers"]
+        bought = [layer for layer in layers if layer["reason"].startswith("bought back for ")]
+        self.assertTrue(bought)
+        self.assertTrue(all(not layer["quantised"] and layer["velocity_error"] > 0 for layer in bought))
+        self.assertEqual(report["recipe"]["policy"], "auto")
+        ranks = [line.split()[0] for line in done.stdout.splitlines()[1:5]]
+        self.assertEqual(ranks, ["1", "2", "3", "4"])
+        self.assertEqual([path.name for path in self.root.glob("out*")], ["out"], "nothing stays beside it")
+        self.assertIn("--budget: is for --policy auto",
+                      self.refused("quantize", "--model", model, "--budget", "5%", "--out", str(self.root / "no")))
+
     def test_impossible_flags_are_named(self):
         self.assertIn("--smooth: must be from 0 to 1", self.refused(*self.arguments("out", "--smooth", "2")))
         self.assertIn("--outliers: must be from 0 to 256", self.refused(*self.arguments("out", "--outliers", "-1")))
