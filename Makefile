@@ -20,7 +20,7 @@ run: build ## install, build, serve the embedded model (PORT=7860 MODEL=models/o
 build: ## install what is missing and build the release binary
 	tools/install_dependencies
 	cmake --preset release -DOCTAVO_TESTS=OFF
-	cmake --build build/release -j $(JOBS) --target octavo embedded_model
+	cmake --build build/release -j $(JOBS) --target octavo
 
 .PHONY: test
 test: ## build and pass every test (unit, parity, API, sanitizers, fuzz, checks)
