@@ -60,7 +60,7 @@ void add_quantize_flags(CLI::App& command, QuantizeFlags& flags) {
       ->capture_default_str();
   command
       .add_option("--t5-precision", flags.t5_precision,
-                  "fp8: T5's linear layers store E4M3 with a scale a channel and widen it; keep: T5 stays as it is")
+                  "fp8: T5's weights are stored as E4M3 with a scale a channel and widened; keep: T5 stays as it is")
       ->capture_default_str();
 }
 

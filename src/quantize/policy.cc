@@ -10,7 +10,8 @@
 namespace octavo::quantize {
 namespace {
 
-constexpr std::array<std::string_view, 5> kRuleMembers = {"pattern", "quantise", "reason", "weights", "activations"};
+constexpr std::array<std::string_view, 6> kRuleMembers = {"pattern", "quantise", "reason",
+                                                          "format",  "weights",  "activations"};
 
 /// A member that may be left out and is a word of a flag.
 template <typename Value>
@@ -35,8 +36,11 @@ Policy default_policy() {
       {"transformer_blocks.*.attn2.*", true, "attention's products"},
       {"transformer_blocks.*.ff.net.*", true, "feed-forward products"},
       {"transformer_blocks.*.ff_context.net.*", true, "feed-forward products"},
-      {"transformer_blocks.*.norm1*.linear", false,
-       "makes modulations: an error in a gate or a scale reaches every token; runs once a picture"},
+      {"transformer_blocks.*.norm1*.linear", true,
+       "makes modulations: a third of the weights, so stored in 8 bits; multiplied in 16, because an error in a gate "
+       "or a "
+       "scale reaches every token",
+       DType::kI8, ScaleGrain::kRow, Activations::kNone},
       {"time_text_embed.*", false, "feeds every modulation; runs once a picture"},
       {"context_embedder", false, "every block reads the embedded text; runs once a picture"},
       {"pos_embed.*", false, "the first product: its error is in the residual stream of every block"},
@@ -69,7 +73,7 @@ Decision decide(const Policy& policy, std::string_view layer) {
   const auto found = std::find_if(policy.rbegin(), policy.rend(),
                                   [&](const PolicyRule& rule) { return matches(rule.pattern, layer); });
   if (found == policy.rend()) return {false, "no rule of the policy names it"};
-  return {found->quantise, found->reason, found->weight_grain, found->activations};
+  return {found->quantise, found->reason, found->format, found->weight_grain, found->activations};
 }
 
 Result<Policy> policy_from_json(const boost::json::object& json, const std::string& file) {
@@ -93,6 +97,7 @@ Result<Policy> policy_from_json(const boost::json::object& json, const std::stri
     if (reason != nullptr && !reason->is_string()) return data_corruption(place, "\"reason\" is not text");
     PolicyRule rule{std::string(pattern->get_string()), quantise->get_bool(), {}};
     rule.reason = reason != nullptr ? std::string(reason->get_string()) : "rule " + rule.pattern + " of " + file;
+    OCTAVO_RETURN_IF_ERROR(read_word(object, "format", parse_format, place, rule.format));
     OCTAVO_RETURN_IF_ERROR(read_word(object, "weights", parse_weight_grain, place, rule.weight_grain));
     OCTAVO_RETURN_IF_ERROR(read_word(object, "activations", parse_activations, place, rule.activations));
     policy.push_back(std::move(rule));
@@ -105,6 +110,7 @@ boost::json::object to_json(const Policy& policy) {
   boost::json::array rules;
   for (const PolicyRule& rule : policy) {
     boost::json::object one{{"pattern", rule.pattern}, {"quantise", rule.quantise}, {"reason", rule.reason}};
+    if (rule.format) one["format"] = format_word(*rule.format);
     if (rule.weight_grain) one["weights"] = weight_grain_word(*rule.weight_grain);
     if (rule.activations) one["activations"] = activations_word(*rule.activations);
     rules.push_back(std::move(one));
@@ -132,7 +138,7 @@ Result<Recipe> plan_recipe(const weights::SourcePart& part, const Policy& policy
     recipe.layers.push_back({.layer = std::move(name),
                              .quantised = decision.quantise,
                              .reason = std::move(decision.reason),
-                             .format = options.format,
+                             .format = decision.format.value_or(options.format),
                              .activation_format = options.activation_format,
                              .weight_grain = decision.weight_grain.value_or(options.weight_grain),
                              .activations = decision.activations.value_or(options.activations)});

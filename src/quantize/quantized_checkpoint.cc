@@ -45,7 +45,12 @@ weights::QuantizationProvenance provenance_of(const QuantizedCheckpoint& checkpo
   return provenance;
 }
 
-/// T5's Linears widen their weights: its activations exceed what E4M3 holds without calibration.
+/// T5's weights are widened: its activations exceed what E4M3 holds without calibration. Its embedding, whose rows have
+/// a scale each, is of the same kind.
+bool is_quantized_in_t5(const weights::SourceTensor& tensor) {
+  return weights::is_scaled_layer(weights::Part::kTextEncoder3, tensor) || tensor.name == "shared.weight";
+}
+
 weights::QuantizationProvenance t5_provenance(const QuantizedCheckpoint& checkpoint, const std::string& layers_hash) {
   weights::QuantizationProvenance provenance = provenance_of(checkpoint, layers_hash);
   provenance.calibration.reset();
@@ -55,7 +60,7 @@ weights::QuantizationProvenance t5_provenance(const QuantizedCheckpoint& checkpo
                        {"activations", "none"},
                        {"smooth", 0.0},
                        {"outliers", 0},
-                       {"policy", "every linear layer"}};
+                       {"policy", "every linear layer and the embedding"}};
   provenance.activation_format = DType::kE4M3;
   provenance.activations = weights::ActivationForm::kNone;
   return provenance;
@@ -141,7 +146,7 @@ Result<weights::ExportPlan> plan_quantized_checkpoint(const std::vector<weights:
   if (const auto* t5 = find_part(parts, weights::Part::kTextEncoder3); t5 != nullptr && checkpoint.quantize_t5) {
     weights::QuantizedPart part;
     for (const weights::SourceTensor& tensor : t5->tensors) {
-      if (!weights::is_scaled_layer(t5->part, tensor)) continue;
+      if (!is_quantized_in_t5(tensor)) continue;
       part.layers.emplace(tensor.name.substr(0, tensor.name.size() - kWeight.size()), weights::QuantizedLayer{});
     }
     part.metadata[std::string(weights::kProvenanceMetadata)] =

@@ -64,9 +64,14 @@ TEST_F(QuantizedCheckpointTest, the_default_recipe_keeps_what_is_no_product_of_a
   EXPECT_TRUE(names.contains("transformer_blocks.0.attn.to_q.weight F8_E4M3"));
   EXPECT_TRUE(names.contains("transformer_blocks.0.attn.to_q.weight_scale F32"));
   EXPECT_TRUE(names.contains("transformer_blocks.0.ff.net.2.input_multiplier F32"));
-  EXPECT_TRUE(names.contains("transformer_blocks.0.norm1.linear.weight BF16"));
+  EXPECT_TRUE(names.contains("transformer_blocks.0.norm1.linear.weight I8"));
+  EXPECT_TRUE(names.contains("norm_out.linear.weight BF16"));
+  EXPECT_EQ(provenance_in(*written, "transformer").activations_of("transformer_blocks.0.norm1.linear"),
+            weights::ActivationForm::kNone);
   EXPECT_TRUE(names.contains("pos_embed.pos_embed BF16"));
-  EXPECT_TRUE(names_in(*written, "text_encoder_3").contains("shared.weight BF16"));
+  EXPECT_TRUE(names_in(*written, "text_encoder_3").contains("shared.weight F8_E4M3"));
+  EXPECT_TRUE(names_in(*written, "text_encoder_3")
+                  .contains("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight BF16"));
   EXPECT_EQ(provenance_in(*written, "transformer").activations, weights::ActivationForm::kToken);
   EXPECT_EQ(provenance_in(*written, "text_encoder_3").activations, weights::ActivationForm::kNone);
   EXPECT_FALSE(names_in(*written, "vae").contains("decoder.conv_in.weight F8_E4M3"));
@@ -100,12 +105,12 @@ TEST_F(QuantizedCheckpointTest, every_form_of_activations_has_its_word_in_the_fi
 
 TEST_F(QuantizedCheckpointTest, a_layer_that_differs_is_an_exception_and_changes_the_hash) {
   const std::string before = provenance_in(plan().value(), "transformer").layers_hash;
-  LayerRecipe& modulation = layer("transformer_blocks.1.norm1.linear");
-  modulation.quantised = true;
-  modulation.activations = Activations::kNone;
+  LayerRecipe& embedder = layer("context_embedder");
+  embedder.quantised = true;
+  embedder.activations = Activations::kNone;
   const auto provenance = provenance_in(plan().value(), "transformer");
-  EXPECT_EQ(provenance.activations_of("transformer_blocks.1.norm1.linear"), weights::ActivationForm::kNone);
-  EXPECT_EQ(provenance.exceptions.size(), 1u);
+  EXPECT_EQ(provenance.activations_of("context_embedder"), weights::ActivationForm::kNone);
+  EXPECT_EQ(provenance.activations_of("transformer_blocks.0.attn.to_q"), weights::ActivationForm::kToken);
   EXPECT_NE(provenance.layers_hash, before);
 }
 

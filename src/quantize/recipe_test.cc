@@ -88,7 +88,7 @@ TEST(Policy, stars_stand_for_any_text) {
   EXPECT_FALSE(matches("proj", "proj_out"));
 }
 
-TEST(Policy, default_quantises_the_blocks_products_and_nothing_else) {
+TEST(Policy, default_quantises_the_blocks_products_and_stores_modulations_small) {
   const Policy policy = default_policy();
   for (const char* layer : {"transformer_blocks.0.attn.to_q", "transformer_blocks.37.attn.add_k_proj",
                             "transformer_blocks.3.attn.to_out.0", "transformer_blocks.3.attn.to_add_out",
@@ -96,8 +96,12 @@ TEST(Policy, default_quantises_the_blocks_products_and_nothing_else) {
                             "transformer_blocks.5.ff.net.2", "transformer_blocks.5.ff_context.net.2"}) {
     EXPECT_TRUE(decide(policy, layer).quantise) << layer;
   }
-  for (const char* layer : {"transformer_blocks.0.norm1.linear", "transformer_blocks.0.norm1_context.linear",
-                            "time_text_embed.timestep_embedder.linear_1", "context_embedder", "norm_out.linear",
+  for (const char* layer : {"transformer_blocks.0.norm1.linear", "transformer_blocks.7.norm1_context.linear"}) {
+    EXPECT_TRUE(decide(policy, layer).quantise) << layer;
+    EXPECT_EQ(decide(policy, layer).activations, Activations::kNone) << layer;
+    EXPECT_EQ(decide(policy, layer).format, DType::kI8) << layer;
+  }
+  for (const char* layer : {"time_text_embed.timestep_embedder.linear_1", "context_embedder", "norm_out.linear",
                             "proj_out", "something_new"}) {
     EXPECT_FALSE(decide(policy, layer).quantise) << layer;
     EXPECT_FALSE(decide(policy, layer).reason.empty()) << layer;
@@ -122,8 +126,9 @@ TEST(Policy, wrong_files_are_refused_by_place) {
   };
   EXPECT_EQ(error("{}"), "my.json: \"rules\" is not a list");
   EXPECT_EQ(error(R"({"rules": []})"), "my.json: \"rules\" is empty: nothing would be quantised");
-  EXPECT_EQ(error(R"({"rules": [{"pattern": "*", "quantize": true}]})"),
-            "my.json: rules[0]: has \"quantize\", which is none of pattern, quantise, reason, weights, activations");
+  EXPECT_EQ(
+      error(R"({"rules": [{"pattern": "*", "quantize": true}]})"),
+      "my.json: rules[0]: has \"quantize\", which is none of pattern, quantise, reason, format, weights, activations");
   EXPECT_EQ(error(R"({"rules": [{"pattern": "*"}]})"), "my.json: rules[0]: \"quantise\" is not true or false");
   EXPECT_EQ(error(R"({"rules": [{"pattern": "*", "quantise": true, "weights": 8}]})"),
             "my.json: rules[0]: \"weights\" is not text");
@@ -134,7 +139,8 @@ TEST(Policy, wrong_files_are_refused_by_place) {
 TEST(Policy, a_rule_can_choose_the_form_of_its_layers) {
   const auto policy = policy_from_json(boost::json::parse(R"({"rules": [
       {"pattern": "*", "quantise": true},
-      {"pattern": "*.norm1.linear", "quantise": true, "weights": "channel", "activations": "none"}]})")
+      {"pattern": "*.norm1.linear", "quantise": true, "format": "int8", "weights": "channel",
+       "activations": "none"}]})")
                                            .get_object(),
                                        "my.json");
   ASSERT_TRUE(policy.ok()) << policy.status().to_string();
@@ -145,6 +151,8 @@ TEST(Policy, a_rule_can_choose_the_form_of_its_layers) {
   const auto recipe = plan_recipe(part, *policy, {.weight_grain = ScaleGrain::kTensor}).value();
   EXPECT_EQ(recipe.layers[0].weight_grain, ScaleGrain::kRow);
   EXPECT_EQ(recipe.layers[0].activations, Activations::kNone);
+  EXPECT_EQ(recipe.layers[0].format, DType::kI8);
+  EXPECT_EQ(recipe.layers[1].format, DType::kE4M3);
   EXPECT_EQ(recipe.layers[1].weight_grain, ScaleGrain::kTensor);
   EXPECT_EQ(recipe.layers[1].activations, Activations::kToken);
 }

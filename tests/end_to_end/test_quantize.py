@@ -3,6 +3,7 @@
 nothing."""
 import json
 import math
+import re
 import resource
 import signal
 import struct
@@ -107,10 +108,14 @@ class Written(Folder):
             if f"{layer}.weight_scale" not in scales:
                 self.assertEqual(tensor, after[name])
                 continue
-            self.assertEqual(after[name][:2], ("F8_E4M3", tensor[1]))
-            self.assertRegex(layer, r"^transformer_blocks\.\d+\.(attn2?|ff|ff_context)\.")
-        self.assertNotIn("transformer_blocks.0.norm1.linear.weight_scale", scales)
+            kind = re.fullmatch(r"transformer_blocks\.\d+\.(attn|attn2|ff|ff_context|norm1|norm1_context)\..+", layer)
+            self.assertTrue(kind, layer)
+            modulation = kind[1].startswith("norm1")
+            self.assertEqual(after[name][:2], ("I8" if modulation else "F8_E4M3", tensor[1]))
         told = json.loads(metadata["octavo.quantization"])
+        self.assertEqual(told["activation_exceptions"],
+                         {f"transformer_blocks.{i}.{name}.linear": "none" for i in range(3)
+                          for name in ("norm1", "norm1_context")})
         self.assertEqual(told["format_version"], 1)
         self.assertRegex(told["source"]["hash"], "^[0-9a-f]{64}$")
         self.assertEqual(told["source"]["model"], "model")
@@ -169,7 +174,8 @@ class Policy(Folder):
         model = self.synth()
         output = self.done("quantize", "--model", str(model), "--explain")
         self.assertRegex(output, r"transformer_blocks\.1\.attn\.to_q +e4m3 channel token +\S")
-        self.assertRegex(output, r"transformer_blocks\.1\.norm1\.linear +16 bits +\S")
+        self.assertRegex(output, r"transformer_blocks\.1\.norm1\.linear +int8 channel none +\S")
+        self.assertRegex(output, r"context_embedder +16 bits +\S")
         layers = {name.removesuffix(".weight") for name, tensor in tensors_of(model / "transformer")[0].items()
                   if name.endswith(".weight") and len(tensor[1]) == 2}
         self.assertEqual({line.split()[0] for line in output.splitlines()[:-1]}, layers)
