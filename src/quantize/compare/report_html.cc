@@ -41,7 +41,8 @@ thead th{border-top:0;color:var(--soft);font-size:13px}
 th:first-child,td:first-child{text-align:left}
 tbody th{font-weight:500}
 td.main{font-weight:650}
-td.text{white-space:normal;overflow-wrap:anywhere;text-align:left}
+td.text{white-space:normal;overflow-wrap:anywhere;text-align:left;min-width:14em}
+td.words{white-space:normal;min-width:9em}
 .edge{border-left:1px solid var(--line)}
 .of-a{color:var(--a)}.of-b{color:var(--b)}.of-floor{color:var(--floor)}
 .chart{display:block;width:100%;height:auto;background:var(--card);border:1px solid var(--line);border-radius:10px}
@@ -175,7 +176,8 @@ class Page {
   void accuracy() {
     const TaskAccuracy& accuracy = *options_.accuracy;
     add("<h2>What the pictures show</h2>\n<p>What {} prompts assert, as a detector that was trained apart reads the "
-        "pictures: percent of facts that hold.</p>\n<div class=\"wide\"><table><thead><tr><th></th><th>facts</th>"
+        "pictures: percent of facts that hold. Of pictures with something extra, an object nobody asked for, fewer are "
+        "better.</p>\n<div class=\"wide\"><table><thead><tr><th></th><th>facts</th>"
         "<th class=\"of-a\">A</th><th class=\"of-b\">B</th><th>B − A</th>"
         "<th class=\"edge of-floor\">A in f32</th><th class=\"of-floor\">A in bf16</th></tr></thead><tbody>\n",
         accuracy.pictures);
@@ -301,7 +303,8 @@ class Page {
   }
 
   void model_rows(const char* name, const ComparedModel& model) {
-    add("<tr><th scope=\"row\">{}</th><td class=\"text\"><code>{}</code></td><td>{}</td><td>{}</td><td>{:.1f} MB</td>"
+    add("<tr><th scope=\"row\">{}</th><td class=\"text\"><code>{}</code></td><td>{}</td><td "
+        "class=\"words\">{}</td><td>{:.1f} MB</td>"
         "<td><code>{}</code></td></tr>\n",
         name, escape_html(model.path), escape_html(model.precision), escape_html(model.arithmetic),
         static_cast<double>(model.weight_bytes) / 1e6, escape_html(model.hash));
