@@ -41,6 +41,7 @@ struct CompareOptions {
   std::size_t pictures = 24;
   bool json_only = false;
   std::string detector;
+  std::string baseline;
   std::vector<std::string> kernels;
   int threads = 0;
 };
@@ -201,6 +202,8 @@ Status run_compare(const CLI::App& command, const CompareOptions& options) {
   if (!report.has_filename()) report = report.parent_path();  // "folder/"
   OCTAVO_ASSIGN_OR_RETURN(const auto work, WorkFolder::create(report));
   wanted.work = work->path();
+  wanted.baseline = options.baseline;
+  wanted.tool = fmt::format("octavo {}", kVersion);
 
   const Interrupt interrupt;
   std::optional<ProgressBar> bar(std::in_place);
@@ -223,7 +226,7 @@ Status run_compare(const CLI::App& command, const CompareOptions& options) {
     accuracy = *judged;
   }
   bar.reset();
-  const std::string tool = fmt::format("octavo {}", kVersion);
+  const std::string& tool = wanted.tool;
   std::vector<std::pair<std::string, std::string>> files = {
       {"report.json",
        quantize::report_text(quantize::report_json(
@@ -283,6 +286,8 @@ void add_compare(CLI::App& app, int& exit_code) {
       "--detector", options->detector,
       "Reads the facts of pictures whose prompts have some (default: octavo-tiny's, in tools/tiny; none "
       "= do without)");
+  compare->add_option("--baseline", options->baseline,
+                      "Folder that keeps what A and the noise floor gave: other B's against the same A then run alone");
   compare->add_flag("--json-only", options->json_only, "Leave report.html out");
   compare->add_option("--kernel", options->kernels, "Force a kernel: op=row (repeatable)");
   compare->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();

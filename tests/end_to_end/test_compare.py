@@ -121,6 +121,26 @@ class Compare(unittest.TestCase):
         self.figures("--precision-a", "bf16", "--precision-b", "bf16")
         self.assertEqual((self.report / "report.json").read_bytes(), before)
 
+    def test_a_baseline_spares_a_and_the_floor_and_changes_nothing(self):
+        for a, b in (("f32", "fp8"), ("f32", "bf16"), ("bf16", "fp8"), ("fp8", "w8a16")):
+            with self.subTest(a=a, b=b):
+                precisions = ("--precision-a", a, "--precision-b", b)
+                self.figures(*precisions)
+                plain = (self.report / "report.json").read_bytes()
+                kept = self.folder / f"baseline-{a}"
+                for _ in range(2):
+                    self.figures(*precisions, "--baseline", str(kept))
+                    self.assertEqual((self.report / "report.json").read_bytes(), plain)
+                self.assertEqual(len(list(kept.glob("a/*.end"))), 2)
+        done = self.compare("--precision-a", "f32", "--baseline", str(self.folder / "baseline-f32"), "--steps", "3")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--baseline", done.stderr.splitlines()[-1])
+        self.assertIn("another steps (2 there, 3 here)", done.stderr.splitlines()[-1])
+        (self.folder / "baseline-f32/baseline.json").write_text("{}")
+        done = self.compare("--precision-a", "f32", "--baseline", str(self.folder / "baseline-f32"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is not a baseline", done.stderr)
+
     def test_samplers_with_two_calls_a_step_are_compared_call_by_call(self):
         report = self.figures("--precision-a", "f32", "--precision-b", "bf16", "--sampler", "heun")
         self.assertEqual([row["step"] for row in report["steps"]], [0, 0, 1])

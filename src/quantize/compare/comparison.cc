@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "device/device.h"
+#include "quantize/compare/baseline.h"
 #include "quantize/compare/perceptual_distance.h"
 #include "quantize/compare/picture_error.h"
 #include "quantize/compare/run_files.h"
@@ -79,6 +80,7 @@ class Comparer {
     result_.seeds = options.seeds;
     result_.first_seed = options.first_seed;
     result_.work = options.work;
+    result_.baseline = options.baseline.empty() ? options.work : options.baseline;
     for (std::size_t prompt = 0; prompt < options.prompts.entries.size(); ++prompt) {
       const std::int64_t first = options.prompts.entries[prompt].seed.value_or(options.first_seed);
       for (int i = 0; i < options.seeds; ++i) result_.pictures.push_back({prompt, first + i, {}, {}});
@@ -88,12 +90,17 @@ class Comparer {
   Result<Comparison> compare() {
     for (const Run run : {Run::kA, Run::kF32, Run::kBf16, Run::kB}) {
       std::error_code error;
-      fs::create_directory(options_.work / folder_of(run), error);
-      if (error) return resource_exhausted("--report", options_.work.string() + ": " + error.message());
+      const fs::path folder = root_of(run) / folder_of(run);
+      fs::create_directories(folder, error);
+      if (error) return resource_exhausted(folder.string(), "cannot be made: " + error.message());
     }
-    OCTAVO_RETURN_IF_ERROR(run_a());
-    OCTAVO_RETURN_IF_ERROR(run_floor(Run::kF32, pipeline::LoadOptions::Precision::kF32, "f32", result_.floor_f32));
-    OCTAVO_RETURN_IF_ERROR(run_floor(Run::kBf16, pipeline::LoadOptions::Precision::kBf16, "bf16", result_.floor_bf16));
+    OCTAVO_ASSIGN_OR_RETURN(const bool known, run_a());
+    if (!known) {
+      OCTAVO_RETURN_IF_ERROR(run_floor(Run::kF32, pipeline::LoadOptions::Precision::kF32, "f32", result_.floor_f32));
+      OCTAVO_RETURN_IF_ERROR(
+          run_floor(Run::kBf16, pipeline::LoadOptions::Precision::kBf16, "bf16", result_.floor_bf16));
+      if (!options_.baseline.empty()) OCTAVO_RETURN_IF_ERROR(keep_baseline());
+    }
     const bool f32_is_a = result_.source(Run::kF32) == Run::kA, bf16_is_a = result_.source(Run::kBf16) == Run::kA;
     if (f32_is_a) other_end_ = Run::kBf16;
     if (bf16_is_a) other_end_ = Run::kF32;
@@ -103,7 +110,13 @@ class Comparer {
   }
 
  private:
-  Status run_a() {
+  const fs::path& root_of(Run run) const { return run == Run::kB ? result_.work : result_.baseline; }
+  fs::path file_of(Run run, std::size_t index, const char* kind) const {
+    return quantize::file_of(root_of(run), run, index, kind);
+  }
+
+  /// True when a baseline had all that A and the floor would give.
+  Result<bool> run_a() {
     OCTAVO_ASSIGN_OR_RETURN(const auto pipe, load(options_.a, options_.a.flag));
     result_.a = describe(options_.a, *pipe);
     const auto device = device::create_cpu_device(options_.a.options.threads);
@@ -114,8 +127,45 @@ class Comparer {
     request.seed = request.subseed = options_.first_seed;
     if (request.shift <= 0) request.shift = pipe->model().flow.shift;  // both models walk the same noise levels
     OCTAVO_ASSIGN_OR_RETURN(result_.request, generation::resolve(request, pipe->capabilities()));
+    if (!options_.baseline.empty()) {
+      OCTAVO_ASSIGN_OR_RETURN(const auto found, read_baseline(options_.baseline, baseline_key(result_, options_)));
+      if (found) {
+        OCTAVO_RETURN_IF_ERROR(take_baseline(*found));
+        return true;
+      }
+    }
     OCTAVO_RETURN_IF_ERROR(check_room(*pipe));
-    return draw_all(*pipe, Run::kA, options_.a.flag, result_.request);
+    OCTAVO_RETURN_IF_ERROR(draw_all(*pipe, Run::kA, options_.a.flag, result_.request));
+    return false;
+  }
+
+  Status take_baseline(const Baseline& baseline) {
+    result_.floor_f32 = baseline.floor_f32;
+    result_.floor_bf16 = baseline.floor_bf16;
+    result_.sources[static_cast<std::size_t>(Run::kF32)] = baseline.f32_source;
+    result_.sources[static_cast<std::size_t>(Run::kBf16)] = baseline.bf16_source;
+    calls_ = baseline.calls;
+    for (std::size_t index = 0; index < result_.pictures.size(); ++index) {
+      OCTAVO_ASSIGN_OR_RETURN(FloorErrors errors, read_errors(file_of(Run::kA, index, ".floor")));
+      result_.pictures[index].floor.velocity = std::move(errors.floor);
+      against_a_.push_back(std::move(errors.against_a));
+    }
+    spdlog::info("{} holds what {} and the noise floor give; B alone runs", options_.baseline.string(), result_.a.name);
+    from_baseline_ = true;
+    return {};
+  }
+
+  Status keep_baseline() {
+    for (std::size_t index = 0; index < result_.pictures.size(); ++index) {
+      OCTAVO_RETURN_IF_ERROR(
+          write_errors(file_of(Run::kA, index, ".floor"), {result_.pictures[index].floor.velocity, against_a_[index]}));
+    }
+    return write_baseline(options_.baseline, baseline_key(result_, options_),
+                          {.floor_f32 = result_.floor_f32,
+                           .floor_bf16 = result_.floor_bf16,
+                           .f32_source = result_.source(Run::kF32),
+                           .bf16_source = result_.source(Run::kBf16),
+                           .calls = calls_});
   }
 
   Status run_floor(Run run, pipeline::LoadOptions::Precision precision, const char* word, ComparedModel& model) {
@@ -177,8 +227,11 @@ class Comparer {
 
   std::int64_t calls_in_all() const {
     const auto once = static_cast<std::int64_t>(result_.pictures.size()) * calls_;
-    std::int64_t runs = 1;
-    for (const Run run : {Run::kF32, Run::kBf16, Run::kB}) runs += result_.source(run) == run ? 2 : 0;
+    std::int64_t runs = from_baseline_ ? 0 : 1;
+    for (const Run run : {Run::kF32, Run::kBf16, Run::kB}) {
+      if (run != Run::kB && from_baseline_) continue;
+      runs += result_.source(run) == run ? 2 : 0;
+    }
     return once * runs;
   }
 
@@ -219,7 +272,7 @@ class Comparer {
       control.on_progress = {};
     }
     std::optional<CallWriter> writer;
-    if (run == Run::kA) writer.emplace(file_of(options_.work, run, index, ".calls"));
+    if (run == Run::kA) writer.emplace(file_of(run, index, ".calls"));
     pipe.set_call_observer([&](int step, float sigma, const TensorView& latents, const TensorView& velocity) {
       if (writer) writer->add(step, sigma, latents, velocity);
       on_call({});
@@ -229,14 +282,13 @@ class Comparer {
     OCTAVO_RETURN_IF_ERROR(status);
     if (writer) OCTAVO_RETURN_IF_ERROR(writer->finish());
     OCTAVO_ASSIGN_OR_RETURN(image::Image drawn, pipe.decode(state));
-    return write_end(file_of(options_.work, run, index, ".end"), {state.sampler.latents, std::move(drawn)});
+    return write_end(file_of(run, index, ".end"), {state.sampler.latents, std::move(drawn)});
   }
 
   /// What this model says to A's questions, and how far that is from A and from the floor's other end.
   Status answer(Pipeline& pipe, Run run, std::size_t index, const pipeline::DenoiseState& state,
                 const generation::RunControl& control) {
-    OCTAVO_ASSIGN_OR_RETURN(std::vector<AnsweredCall> asked,
-                            read_calls(file_of(options_.work, Run::kA, index, ".calls")));
+    OCTAVO_ASSIGN_OR_RETURN(std::vector<AnsweredCall> asked, read_calls(file_of(Run::kA, index, ".calls")));
     if (asked.front().call.latents.size() != state.sampler.latents.size()) {
       return failed_precondition("", fmt::format("has latents {}, A has {} values: the two cannot be compared",
                                                  state.sampler.shape.to_string(), asked.front().call.latents.size()));
@@ -266,11 +318,11 @@ class Comparer {
     if (run == Run::kF32 && result_.a.arithmetic == "bf16") {
       picture.floor.velocity = errors(said, a_said);
     } else if (run == Run::kF32) {  // bf16 is still to come
-      OCTAVO_RETURN_IF_ERROR(write_floats(file_of(options_.work, run, index, ".said"), said));
+      OCTAVO_RETURN_IF_ERROR(write_floats(file_of(run, index, ".said"), said));
     } else if (result_.source(Run::kF32) == Run::kA) {
       picture.floor.velocity = against_a_[index];
     } else {
-      OCTAVO_ASSIGN_OR_RETURN(const auto f32_said, read_floats(file_of(options_.work, Run::kF32, index, ".said")));
+      OCTAVO_ASSIGN_OR_RETURN(const auto f32_said, read_floats(file_of(Run::kF32, index, ".said")));
       picture.floor.velocity = errors(f32_said, said);
     }
     return {};
@@ -289,8 +341,8 @@ class Comparer {
   }
 
   Status compare_end(Run reference, Run test, std::size_t index, PictureErrors& errors) const {
-    OCTAVO_ASSIGN_OR_RETURN(const RunEnd r, read_end(file_of(options_.work, result_.source(reference), index, ".end")));
-    OCTAVO_ASSIGN_OR_RETURN(const RunEnd t, read_end(file_of(options_.work, result_.source(test), index, ".end")));
+    OCTAVO_ASSIGN_OR_RETURN(const RunEnd r, read_end(file_of(result_.source(reference), index, ".end")));
+    OCTAVO_ASSIGN_OR_RETURN(const RunEnd t, read_end(file_of(result_.source(test), index, ".end")));
     errors.latents = vector_error(r.latents, t.latents);
     errors.psnr_db = psnr_db(r.picture, t.picture);
     errors.ssim = ssim(r.picture, t.picture);
@@ -302,6 +354,7 @@ class Comparer {
   const ComparisonControl& control_;
   Comparison result_;
   std::int64_t calls_ = 0, calls_done_ = 0;
+  bool from_baseline_ = false;
   std::optional<Run> other_end_;                   // of the floor, when A is one of its ends
   std::vector<std::vector<CallError>> against_a_;  // of the last of the floor's runs that was drawn, by picture
 };
@@ -315,7 +368,8 @@ std::vector<double> of_calls(const PictureErrors& errors, double VectorError::*w
 }  // namespace
 
 Result<image::Image> Comparison::picture(Run run, std::size_t index) const {
-  OCTAVO_ASSIGN_OR_RETURN(RunEnd end, read_end(file_of(work, source(run), index, ".end")));
+  const Run drawn = source(run);
+  OCTAVO_ASSIGN_OR_RETURN(RunEnd end, read_end(file_of(drawn == Run::kB ? work : baseline, drawn, index, ".end")));
   return std::move(end.picture);
 }
 

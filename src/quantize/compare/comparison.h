@@ -36,6 +36,8 @@ struct ComparisonOptions {
   std::int64_t first_seed = 0;
   generation::GenerationRequest request;  // steps, guidance, size, sampler, schedule; defaults are A's
   std::filesystem::path work;             // an empty folder for what lies on disk between the models
+  std::filesystem::path baseline;         // a folder that keeps what A and the floor left for other B's; "" = none
+  std::string tool;                       // "octavo <version>"
 };
 
 /// What ran.
@@ -83,9 +85,10 @@ struct Comparison {
   int threads = 0;
   bool native_bf16 = false;               // else products in bf16 are made by rounding
   std::vector<ComparedPicture> pictures;  // prompt by prompt, seed by seed
-  std::filesystem::path work;             // pictures are read from it
+  std::filesystem::path work;             // pictures are read from it,
+  std::filesystem::path baseline;         // and A's and the floor's from here
 
-  /// What a run drew. The work folder must still be there.
+  /// What a run drew. The folders must still be there.
   Result<image::Image> picture(Run run, std::size_t index) const;
   /// The run whose results stand for `run`: the floor's is A's when A is in f32 or bf16 itself.
   Run source(Run run) const { return sources[static_cast<std::size_t>(run)]; }

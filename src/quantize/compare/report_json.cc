@@ -22,16 +22,6 @@ json::object to_json(const VectorError& error) {
       {"sqnr_db", number(error.sqnr_db)}, {"cosine", number(error.cosine)}, {"relative_l2", number(error.relative_l2)}};
 }
 
-json::object to_json(const ComparedModel& model) {
-  return {{"model", model.path},
-          {"name", model.name},
-          {"hash", model.hash},
-          {"precision", model.precision},
-          {"arithmetic", model.arithmetic},
-          {"weight_bytes", model.weight_bytes},
-          {"quantization", model.quantization}};
-}
-
 json::object to_json(const PictureErrors& errors) {
   json::array velocity;
   for (const CallError& call : errors.velocity) {
@@ -58,6 +48,16 @@ json::object to_json(const CallSummary& call) {
 }
 
 }  // namespace
+
+json::object to_json(const ComparedModel& model) {
+  return {{"model", model.path},
+          {"name", model.name},
+          {"hash", model.hash},
+          {"precision", model.precision},
+          {"arithmetic", model.arithmetic},
+          {"weight_bytes", model.weight_bytes},
+          {"quantization", model.quantization}};
+}
 
 std::vector<CallSummary> call_summaries(const Comparison& comparison, PictureErrors ComparedPicture::*which) {
   std::vector<CallSummary> out;

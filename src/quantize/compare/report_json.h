@@ -16,6 +16,8 @@ inline constexpr int kReportFormatVersion = 1;
 boost::json::object report_json(const Comparison& comparison, const std::string& tool,
                                 const boost::json::value& accuracy);
 
+boost::json::object to_json(const ComparedModel& model);
+
 /// As text: one line a member, one line a picture and step.
 std::string report_text(const boost::json::object& report);
 

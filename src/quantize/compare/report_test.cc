@@ -75,7 +75,7 @@ class ReportTest : public ::testing::Test {
     const CallError equal{0, 1.0f, {kInfinity, 1, 0}}, apart{1, 0.5f, {20, 0.99, 0.1}};
     const PictureErrors near{{equal, equal}, {kInfinity, 1, 0}, kInfinity, 1, 0};
     const PictureErrors far{{equal, apart}, {15, 0.98, 0.2}, 25, 0.9, 0.3};
-    comparison_.work = work_;
+    comparison_.work = comparison_.baseline = work_;
     comparison_.prompts.entries = {{"a plain wall", "", {}},
                                    {"</h3><script>alert('x')</script><img src=//example.org/x> & \"more\"", "<b>", {}}};
     comparison_.prompts.hash = "abc";
@@ -169,6 +169,16 @@ TEST_F(ReportTest, run_files_come_back_as_they_went_and_cut_ones_do_not) {
   EXPECT_EQ((*calls)[1].velocity, latents);
   ASSERT_TRUE(write_floats(path, {latents, {}, velocity}).ok());
   EXPECT_EQ(*read_floats(path), (std::vector<std::vector<float>>{latents, {}, velocity}));
+  const FloorErrors errors{{{0, 1.0f, {30, 0.9, 0.1}}}, {{0, 1.0f, {kInfinity, 1, 0}}, {1, 0.5f, {-3, -1, 2}}}};
+  ASSERT_TRUE(write_errors(work_ / "errors", errors).ok());
+  const auto read = read_errors(work_ / "errors");
+  ASSERT_TRUE(read.ok());
+  ASSERT_EQ(read->against_a.size(), 2u);
+  EXPECT_EQ(read->floor[0].error.sqnr_db, 30);
+  EXPECT_EQ(read->against_a[0].error.sqnr_db, kInfinity);
+  EXPECT_EQ(read->against_a[1].sigma, 0.5f);
+  fs::resize_file(work_ / "errors", fs::file_size(work_ / "errors") / 2);
+  EXPECT_FALSE(read_errors(work_ / "errors").ok());
   fs::resize_file(path, fs::file_size(path) - 1);
   EXPECT_FALSE(read_floats(path).ok());
   EXPECT_FALSE(read_calls(work_ / "none").ok());

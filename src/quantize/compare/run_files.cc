@@ -25,6 +25,11 @@ template <typename T>
 bool get_all(std::ifstream& file, std::vector<T>& values) {
   std::uint64_t count = 0;
   if (!get(file, count)) return false;
+  const auto at = file.tellg();
+  file.seekg(0, std::ios::end);
+  const auto left = static_cast<std::uint64_t>(file.tellg() - at);
+  file.seekg(at);
+  if (count > left / sizeof(T)) return false;
   values.resize(count);
   return static_cast<bool>(
       file.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(count * sizeof(T))));
@@ -33,11 +38,11 @@ bool get_all(std::ifstream& file, std::vector<T>& values) {
 Status close(std::ofstream& file, const std::filesystem::path& path) {
   file.close();
   if (file.good()) return {};
-  return resource_exhausted("--report", path.string() + " cannot be written; is the disk full?");
+  return resource_exhausted(path.string(), "cannot be written; is the disk full?");
 }
 
 Status unreadable(const std::filesystem::path& path) {
-  return data_corruption("--report", path.string() + " is not what was written: something else has changed it");
+  return data_corruption(path.string(), "is not what was written: something else has changed it");
 }
 
 }  // namespace
@@ -99,6 +104,19 @@ Result<RunEnd> read_end(const std::filesystem::path& path) {
     return unreadable(path);
   }
   return end;
+}
+
+Status write_errors(const std::filesystem::path& path, const FloorErrors& errors) {
+  std::ofstream file(path, std::ios::binary);
+  for (const auto* calls : {&errors.floor, &errors.against_a}) put_all(file, calls->data(), calls->size());
+  return close(file, path);
+}
+
+Result<FloorErrors> read_errors(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  FloorErrors errors;
+  if (!get_all(file, errors.floor) || !get_all(file, errors.against_a)) return unreadable(path);
+  return errors;
 }
 
 }  // namespace octavo::quantize

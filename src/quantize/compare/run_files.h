@@ -1,5 +1,5 @@
 // What one run leaves on disk for the next: floats and pixels in files of a work folder, one a picture and kind. The
-// same process writes and reads them, so they carry nothing but lengths.
+// same program writes and reads them, on one machine, so they carry nothing but lengths; what is cut short is refused.
 #pragma once
 
 #include <filesystem>
@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "image/image.h"
 #include "pipeline/pipeline.h"
+#include "quantize/compare/comparison.h"
 
 namespace octavo::quantize {
 
@@ -42,5 +43,12 @@ struct RunEnd {
 };
 Status write_end(const std::filesystem::path& path, const RunEnd& end);
 Result<RunEnd> read_end(const std::filesystem::path& path);
+
+/// What the floor's runs measured of a picture: bf16 against f32, and the last of the two that was drawn against A.
+struct FloorErrors {
+  std::vector<CallError> floor, against_a;
+};
+Status write_errors(const std::filesystem::path& path, const FloorErrors& errors);
+Result<FloorErrors> read_errors(const std::filesystem::path& path);
 
 }  // namespace octavo::quantize
