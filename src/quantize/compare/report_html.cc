@@ -72,7 +72,7 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 // Pictures up to this are shown without loss; larger ones would make a page of hundreds of megabytes.
 constexpr int kMostLosslessPixels = 512 * 512;
 constexpr int kShownQuality = 90;
-constexpr double kShareWithinRange = 0.999;
+constexpr double kShareWithinRange = 0.99;  // edges differ most and may be white
 
 std::string number(double value, int decimals) {
   if (std::isnan(value)) return "–";
