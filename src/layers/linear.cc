@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "tensor/convert.h"
+
 namespace octavo::layers {
 
 std::string Linear::input_tap(const LoadContext& load, const std::string& prefix) {
@@ -13,13 +15,7 @@ bool Linear::take_codes(LoadContext& load, std::span<const std::string> prefixes
   if (load.precision.weights == WeightPrecision::kWidened) return false;
   const auto coded =
       std::ranges::count_if(prefixes, [&load](const auto& one) { return load.weights.is_quantized(one); });
-  if (coded == 0) return false;
-  if (coded != std::ssize(prefixes)) {
-    load.note(data_corruption(
-        load.weights.label(),
-        fmt::format("of {} and what reads the same input, some are quantised and some are not", prefixes.front())));
-    return true;
-  }
+  if (coded != std::ssize(prefixes)) return false;
   std::vector<weights::QuantizedWeight> codes;
   for (const std::string& prefix : prefixes) {
     auto one = load.weights.require_quantized(prefix, Shape{out_features_each, in_features_});
@@ -38,7 +34,7 @@ void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes
   const auto layers = static_cast<int>(prefixes.size());
   const bool asks = load.precision.weights == WeightPrecision::kQuantized ||
                     load.precision.weights == WeightPrecision::kWeightsQuantized;
-  if (asks && load.may_quantize && !load.weights.provenance()) {
+  if (asks && load.at_load != AtLoad::kNothing && !load.weights.provenance()) {
     quantized_ = QuantizedProduct::quantize(load, prefixes.front(), plain);
     joined_ = {};
     if (!quantized_) return;
@@ -123,15 +119,19 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
   for (const std::string& prefix : prefixes) {
     weights.push_back(load.weights.require(prefix + ".weight", Shape{out_features_each, in_features}));
   }
-  for (const TensorView& weight : weights) {
-    if (!weight.defined()) return linear;
-    if (weight.dtype() != weights.front().dtype()) {
-      load.note(data_corruption(prefixes.front(), "is stored in another dtype than its neighbours q, k, v"));
-      return linear;
+  if (!std::ranges::all_of(weights, [](const TensorView& one) { return one.defined(); })) return linear;
+  const DType dtype = weights.front().dtype();
+  std::vector<std::vector<float>> widened;  // of weights that differ in their type: f32 holds all of them
+  if (!std::ranges::all_of(weights, [dtype](const TensorView& one) { return one.dtype() == dtype; })) {
+    for (TensorView& weight : weights) {
+      auto& values = widened.emplace_back(static_cast<std::size_t>(weight.element_count()));
+      convert_elements(static_cast<const std::byte*>(weight.data()), weight.dtype(),
+                       reinterpret_cast<std::byte*>(values.data()), DType::kF32, weight.element_count());
+      weight = TensorView(values.data(), DType::kF32, weight.shape());
     }
   }
   // The original layout stores them one after another already.
-  bool adjacent = true;
+  bool adjacent = widened.empty();
   for (std::size_t i = 1; i < weights.size(); ++i) {
     const auto* end = static_cast<const std::byte*>(weights[i - 1].data()) + weights[i - 1].byte_count();
     adjacent = adjacent && weights[i].data() == end;

@@ -25,7 +25,8 @@ class Linear {
   static Linear load(LoadContext& load, const std::string& prefix, std::int64_t in_features, std::int64_t out_features,
                      bool with_bias);
   /// Several projections of one input as one product: their rows one after another (q, k, v). The joined weight is a
-  /// copy in the file's dtype, unless the file has them joined. Either all are 8 bits or none.
+  /// copy in the file's dtype, f32 where they differ, unless the file has them joined. Codes stay codes when all have
+  /// them.
   static Linear load_joined(LoadContext& load, std::span<const std::string> prefixes, std::int64_t in_features,
                             std::int64_t out_features_each, bool with_bias);
   /// A 2x2 patch convolution [out, channels, 2, 2] seen as rows over (c, dy, dx).

@@ -96,22 +96,25 @@ class LinearForms : public ::testing::Test {
     OCTAVO_CHECK(sources.ok(), "{}", sources.status().to_string());
     return WeightStore::open("transformer", {file}, std::move(*sources));
   }
-  WeightStore write_quantized(std::vector<Layer>& layers, ActivationForm form, DType activation_format) {
+  WeightStore write(const std::vector<weights::NamedTensor>& tensors, ActivationForm form, DType activation_format) {
     weights::QuantizationProvenance provenance{.tool = "test", .layers_hash = "0"};
     provenance.activations = form;
     provenance.activation_format = activation_format;
     const char* word = activation_format == DType::kE4M3 ? "e4m3" : activation_format == DType::kE5M2 ? "e5m2" : "int8";
     provenance.recipe = {{"activation_format", word}};
-    std::vector<weights::NamedTensor> tensors;
-    for (Layer& layer : layers) {
-      layer.make();
-      layer.add_to(tensors);
-    }
     const Status written =
         weights::write_safetensors(folder_ / "weights.safetensors", tensors,
                                    {{std::string(weights::kProvenanceMetadata), provenance_text(provenance)}});
     OCTAVO_CHECK(written.ok(), "{}", written.to_string());
     return open_file();
+  }
+  WeightStore write_quantized(std::vector<Layer>& layers, ActivationForm form, DType activation_format) {
+    std::vector<weights::NamedTensor> tensors;
+    for (Layer& layer : layers) {
+      layer.make();
+      layer.add_to(tensors);
+    }
+    return write(tensors, form, activation_format);
   }
   WeightStore write_plain(const std::string& name, const std::vector<float>& weight, const std::vector<float>& bias) {
     const Status written = weights::write_safetensors(
@@ -252,6 +255,40 @@ TEST_F(LinearForms, layers_of_one_input_that_are_not_quantised_alike_are_refused
   EXPECT_THAT(refusal({.grain = ScaleGrain::kBlock128}, {}, ActivationForm::kToken), HasSubstr("grains"));
 }
 
+TEST_F(LinearForms, where_only_some_layers_of_one_input_are_codes_all_are_widened) {
+  std::vector<Layer> layers(1);
+  layers[0] = {.name = "q"};
+  layers[0].make();
+  std::vector<weights::NamedTensor> tensors;
+  layers[0].add_to(tensors);
+  std::vector<Float16> weight(kWidth * kInner);
+  const std::vector<float> values = random_values(kWidth * kInner, 8, 0.05f), bias = random_values(kWidth, 9);
+  for (std::size_t i = 0; i < weight.size(); ++i) weight[i] = to_float16(values[i]);
+  tensors.push_back({"k.weight", TensorView(weight.data(), DType::kF16, Shape{kWidth, kInner})});
+  tensors.push_back({"k.bias", TensorView(bias.data(), DType::kF32, Shape{kWidth})});
+  WeightStore store = write(tensors, ActivationForm::kToken, DType::kE4M3);
+  LoadContext load{*device_, store, DType::kF32};
+  const std::vector<std::string> names = {"q", "k"};
+  const Linear linear = Linear::load_joined(load, names, kInner, kWidth, true);
+  ASSERT_TRUE(store.finish().ok() && load.status.ok()) << load.status.to_string();
+  EXPECT_EQ(load.forms.plain, 2);
+  const std::vector<float> out = forward(linear, x_);
+  std::vector<BFloat16> q(kWidth * kInner);
+  dequantize_rows(layers[0].quantized, TensorView(q.data(), DType::kBF16, Shape{kWidth, kInner}));
+  std::vector<double> expected(out.size());
+  for (std::int64_t at = 0; at < std::ssize(expected); ++at) {
+    const std::int64_t row = at / (2 * kWidth), n = at % (2 * kWidth);
+    double sum = n < kWidth ? layers[0].bias[static_cast<std::size_t>(n)] : bias[static_cast<std::size_t>(n - kWidth)];
+    for (std::int64_t k = 0; k < kInner; ++k) {
+      const float w = n < kWidth ? to_float(q[static_cast<std::size_t>(n * kInner + k)])
+                                 : to_float(weight[static_cast<std::size_t>((n - kWidth) * kInner + k)]);
+      sum += static_cast<double>(x_[static_cast<std::size_t>(row * kInner + k)]) * w;
+    }
+    expected[static_cast<std::size_t>(at)] = sum;
+  }
+  expect_formula(out, expected, "mixed");
+}
+
 TEST_F(LinearForms, widened_codes_stand_for_scales_multiplier_and_split_columns) {
   for (const WeightPrecision precision : {WeightPrecision::kWidened, WeightPrecision::kWeightsQuantized}) {
     std::vector<Layer> layers(1);
@@ -297,21 +334,22 @@ TEST_F(LinearForms, weights_quantised_at_load_equal_the_formula) {
   const std::vector<float> bias = random_values(kWidth, 6);
   std::vector<std::byte> codes(weight.size());
   std::vector<float> scales(kWidth);
-  const QuantizedView quantized{TensorView(codes.data(), DType::kE4M3, Shape{kWidth, kInner}),
-                                TensorView(scales.data(), DType::kF32, Shape{kWidth}), ScaleGrain::kRow};
-  quantize_rows(TensorView(weight.data(), DType::kF32, Shape{kWidth, kInner}), quantized);
+  QuantizedView quantized{{}, TensorView(scales.data(), DType::kF32, Shape{kWidth}), ScaleGrain::kRow};
   for (const WeightPrecision precision : {WeightPrecision::kQuantized, WeightPrecision::kWeightsQuantized}) {
-    for (const bool may_quantize : {false, true}) {
+    for (const AtLoad at_load : {AtLoad::kNothing, AtLoad::kProduct, AtLoad::kStorage}) {
       WeightStore store = write_plain("a", weight, bias);
       LoadContext load{*device_, store, {DType::kF32, precision}};
-      load.may_quantize = may_quantize;
+      load.at_load = at_load;
       const Linear linear = Linear::load(load, "a", kInner, kWidth, true);
       ASSERT_TRUE(store.finish().ok() && load.status.ok());
-      EXPECT_EQ(load.forms.quantized_at_load, may_quantize ? 1 : 0);
-      EXPECT_EQ(linear.quantized() != nullptr, may_quantize);
-      if (!may_quantize) continue;
+      EXPECT_EQ(load.forms.quantized_at_load, at_load == AtLoad::kNothing ? 0 : 1);
+      EXPECT_EQ(linear.quantized() != nullptr, at_load != AtLoad::kNothing);
+      if (at_load == AtLoad::kNothing) continue;
+      quantized.codes =
+          TensorView(codes.data(), at_load == AtLoad::kStorage ? DType::kI8 : DType::kE4M3, Shape{kWidth, kInner});
+      quantize_rows(TensorView(weight.data(), DType::kF32, Shape{kWidth, kInner}), quantized);
       testing::QuantizedFormula formula{.weight = quantized};
-      if (precision == WeightPrecision::kQuantized) formula.input_format = DType::kE4M3;
+      if (precision == WeightPrecision::kQuantized && at_load == AtLoad::kProduct) formula.input_format = DType::kE4M3;
       expect_formula(forward(linear, x_), with_bias(formula.product(x_view_), bias), "at load");
     }
   }
@@ -323,7 +361,7 @@ TEST_F(LinearForms, what_is_not_finite_cannot_be_quantised_at_load) {
     weight[5 * kInner + 17] = bad;
     WeightStore store = write_plain("a", weight, random_values(kWidth, 6));
     LoadContext load{*device_, store, {DType::kF32, WeightPrecision::kQuantized}};
-    load.may_quantize = true;
+    load.at_load = AtLoad::kProduct;
     Linear::load(load, "a", kInner, kWidth, true);
     EXPECT_THAT(load.status.to_string(), AllOf(HasSubstr("a.weight"), HasSubstr("row 5")));
   }

@@ -13,10 +13,17 @@ namespace octavo::layers {
 enum class WeightPrecision {
   kAsStored,  // 16 or 32 bits as they are; the codes of a quantised part are used as it says
   kWidened,   // 16 or 32 bits; codes of a quantised part are widened to bf16
-  /// 8 bits: a quantised part as it says; in another, the layers that the model allows become E4M3 at load, one scale a
-  /// channel, and their inputs E4M3 while running, one scale a token.
+  /// 8 bits: a quantised part as it says; in another, the layers that the model allows are quantised at load (AtLoad).
   kQuantized,
   kWeightsQuantized,  // the same for weights alone: inputs are not quantised, whatever a quantised part says
+};
+
+/// What a model allows its layers to become at load, when 8 bits are asked for and the part is not a quantised one; as
+/// the default policy of `octavo quantize` has it.
+enum class AtLoad {
+  kNothing,
+  kProduct,  // E4M3, one scale a channel; inputs E4M3, one scale a token
+  kStorage,  // int8, one scale a channel; inputs stay as they are
 };
 
 /// How a model computes.
@@ -46,8 +53,8 @@ struct LoadContext {
   device::Device& device;
   weights::WeightStore& weights;
   Precision precision = DType::kF32;
-  std::string tap_label = {};  // what names of taps begin with ("transformer"); empty = Linears tap nothing
-  bool may_quantize = false;   // the layers that follow may become 8 bits at load
+  std::string tap_label = {};         // what names of taps begin with ("transformer"); empty = Linears tap nothing
+  AtLoad at_load = AtLoad::kNothing;  // of the layers that follow
   Status status = {};
   WeightForms forms = {};
 

@@ -128,7 +128,8 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, co
                                                            const TensorView& plain) {
   const auto started = std::chrono::steady_clock::now();
   QuantizedProduct product;
-  if (load.precision.weights == WeightPrecision::kWeightsQuantized) product.input_ = ActivationForm::kNone;
+  const bool stored = load.at_load == AtLoad::kStorage;
+  if (stored || load.precision.weights == WeightPrecision::kWeightsQuantized) product.input_ = ActivationForm::kNone;
   const std::int64_t rows = plain.dim(0);
   auto codes = load.device.allocate(static_cast<std::size_t>(plain.element_count()));
   auto scales = load.device.allocate(static_cast<std::size_t>(rows) * sizeof(float));
@@ -140,8 +141,8 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, co
   product.codes_ = std::move(*codes);
   product.scales_.buffer = std::move(*scales);
   product.scales_.view = TensorView(product.scales_.buffer.data(), DType::kF32, Shape{rows});
-  const QuantizedView quantized{TensorView(product.codes_.data(), DType::kE4M3, plain.shape()), product.scales_.view,
-                                ScaleGrain::kRow};
+  const QuantizedView quantized{TensorView(product.codes_.data(), stored ? DType::kI8 : DType::kE4M3, plain.shape()),
+                                product.scales_.view, ScaleGrain::kRow};
   const auto stream = load.device.create_stream();
   device::Arena arena;
   ops::ExecutionContext context(load.device, *stream, arena);

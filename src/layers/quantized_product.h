@@ -20,7 +20,7 @@ class QuantizedProduct {
   /// Nothing when that or memory fails.
   static std::optional<QuantizedProduct> from_codes(LoadContext& load, std::span<const std::string> layers,
                                                     std::span<const weights::QuantizedWeight> codes);
-  /// Quantises `plain` [N, K] (f32 | f16 | bf16) now: E4M3, one scale a row; the input E4M3, one scale a token, unless
+  /// Quantises `plain` [N, K] (f32 | f16 | bf16) now, as load.at_load says (not kNothing); inputs stay as they are when
   /// precision.weights is kWeightsQuantized. Notes kDataCorruption when `layer` holds NaN or infinity.
   static std::optional<QuantizedProduct> quantize(LoadContext& load, const std::string& layer, const TensorView& plain);
   /// Whether from_codes() takes these: plain inputs have no multiplier and no columns apart.

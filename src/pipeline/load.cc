@@ -159,9 +159,11 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
                seconds(std::chrono::steady_clock::now() - started));
   const layers::WeightForms& forms = pipeline->model_.mmdit.forms();
   if (forms.quantized_at_load > 0) {
-    spdlog::info("{}: {} layers of the transformer quantised at load in {:.0f} ms: weights E4M3, one scale a channel{}",
-                 pipeline->capabilities_.model_name, forms.quantized_at_load, seconds(forms.quantizing) * 1e3,
-                 forms.w8a8 > 0 ? "; inputs E4M3, one scale a token" : "");
+    spdlog::info(
+        "{}: {} layers of the transformer quantised at load in {:.0f} ms: products E4M3, modulations int8, one "
+        "scale a channel{}",
+        pipeline->capabilities_.model_name, forms.quantized_at_load, seconds(forms.quantizing) * 1e3,
+        forms.w8a8 > 0 ? "; inputs E4M3, one scale a token" : "");
   }
   if (const std::string words = pipeline->arithmetic(); words != dtype_name(precision.activations)) {
     spdlog::info("{}: {}", pipeline->capabilities_.model_name, words);

@@ -50,7 +50,8 @@ struct MmditConditioning {
 class Mmdit {
  public:
   /// With WeightPrecision::kQuantized or kWeightsQuantized, the products of the blocks (attention and feed-forward of
-  /// both streams) become 8 bits; modulations, embedders and the final product keep theirs.
+  /// both streams) become E4M3 at load and what makes their modulations is stored as int8; embedders and the final
+  /// product keep their bits.
   static Result<Mmdit> load(device::Device& device, weights::CheckpointPart part, layers::Precision precision);
 
   const MmditConfig& config() const { return config_; }
@@ -89,9 +90,9 @@ class Mmdit {
   };
   struct Step;  // one forward's buffers and what it does with them
   static Attention load_attention(layers::LoadContext& load, const std::string& at, const MmditConfig& config);
-  static Stream load_image_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
+  static Stream load_image_stream(layers::LoadContext& load, layers::LoadContext& modulations, const std::string& at,
                                   const MmditConfig& config, bool dual);
-  static Stream load_text_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
+  static Stream load_text_stream(layers::LoadContext& load, layers::LoadContext& modulations, const std::string& at,
                                  const MmditConfig& config, bool last);
 
   /// The first block from `index` on that is not skipped; null = the final norm follows.

@@ -67,11 +67,11 @@ Mmdit::Attention Mmdit::load_attention(layers::LoadContext& load, const std::str
   return attention;
 }
 
-Mmdit::Stream Mmdit::load_image_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
-                                       const MmditConfig& c, bool dual) {
+Mmdit::Stream Mmdit::load_image_stream(layers::LoadContext& load, layers::LoadContext& modulations,
+                                       const std::string& at, const MmditConfig& c, bool dual) {
   using layers::Linear;
   Stream stream;
-  stream.modulation = Linear::load(exact, at + "norm1.linear", c.width, (dual ? 9 : 6) * c.width, true);
+  stream.modulation = Linear::load(modulations, at + "norm1.linear", c.width, (dual ? 9 : 6) * c.width, true);
   stream.attention = load_attention(load, at + "attn.", c);
   if (dual) stream.own_attention = load_attention(load, at + "attn2.", c);
   stream.fc1 = Linear::load(load, at + "ff.net.0.proj", c.width, 4 * c.width, true);
@@ -79,11 +79,11 @@ Mmdit::Stream Mmdit::load_image_stream(layers::LoadContext& load, layers::LoadCo
   return stream;
 }
 
-Mmdit::Stream Mmdit::load_text_stream(layers::LoadContext& load, layers::LoadContext& exact, const std::string& at,
-                                      const MmditConfig& c, bool last) {
+Mmdit::Stream Mmdit::load_text_stream(layers::LoadContext& load, layers::LoadContext& modulations,
+                                      const std::string& at, const MmditConfig& c, bool last) {
   using layers::Linear;
   Stream stream;
-  stream.modulation = Linear::load(exact, at + "norm1_context.linear", c.width, (last ? 2 : 6) * c.width, true);
+  stream.modulation = Linear::load(modulations, at + "norm1_context.linear", c.width, (last ? 2 : 6) * c.width, true);
   Attention& attention = stream.attention;
   if (c.qk_norm) {
     attention.q_norm = layers::load_f32(load, at + "attn.norm_added_q.weight", Shape{c.head_width});
@@ -115,11 +115,13 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const MmditConfig& c = model.config_;
   layers::LoadContext load{device, *model.weights_, precision, model.label_};
-  // The products of the blocks: nearly all weights and nearly all time, and robust against 8 bits. What makes
-  // modulations, embeds or gives the velocity keeps its bits.
-  layers::LoadContext products{device, *model.weights_, precision, model.label_, true};
+  // The products of the blocks: nearly all the time, and robust against 8 bits. What embeds or gives the velocity keeps
+  // its bits.
+  layers::LoadContext products{device, *model.weights_, precision, model.label_, layers::AtLoad::kProduct};
   // Everything that makes the modulations runs once a picture on a few rows: exact arithmetic costs nothing there.
-  layers::LoadContext exact{device, *model.weights_, {DType::kF32, precision.weights}, model.label_};
+  const layers::Precision exactly{DType::kF32, precision.weights};
+  layers::LoadContext exact{device, *model.weights_, exactly, model.label_};
+  layers::LoadContext modulations{device, *model.weights_, exactly, model.label_, layers::AtLoad::kStorage};
 
   model.patch_ = Linear::load_patch_embedding(load, "pos_embed.proj", c.in_channels, c.width);
   const TensorView table =
@@ -137,8 +139,8 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
     Block block;
     block.last = i == c.layers - 1;
     block.dual = c.is_dual(i);
-    block.image = load_image_stream(products, exact, at, c, block.dual);
-    block.text = load_text_stream(products, exact, at, c, block.last);
+    block.image = load_image_stream(products, modulations, at, c, block.dual);
+    block.text = load_text_stream(products, modulations, at, c, block.last);
     for (Stream* stream : {&block.image, &block.text}) {
       stream->modulation_column = model.modulation_width_;
       model.modulation_width_ += stream->modulation.out_features();
@@ -150,7 +152,7 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   model.modulation_width_ += 2 * c.width;
   model.proj_out_ = Linear::load(load, "proj_out", c.width, 4 * c.out_channels, true);
   OCTAVO_RETURN_IF_ERROR(load.weights.finish());
-  for (const layers::LoadContext* context : {&load, &products, &exact}) {
+  for (const layers::LoadContext* context : {&load, &products, &exact, &modulations}) {
     OCTAVO_RETURN_IF_ERROR(context->status);
     model.forms_ += context->forms;
   }
