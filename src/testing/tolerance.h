@@ -28,6 +28,8 @@ extern const Tolerance kOpBf16Rounded;
 extern const Tolerance kForwardF32;
 /// The same in bf16 arithmetic against f32.
 extern const Tolerance kForwardBf16;
+/// A forward with quantised products against PyTorch's with the same formula.
+extern const Tolerance kForwardQuantized;
 /// Latents after a whole denoise loop in f32 against PyTorch's.
 extern const Tolerance kTrajectoryF32;
 

@@ -164,6 +164,52 @@ class Written(Folder):
             self.assertTrue(all(map(math.isfinite, values)))
 
 
+def pixels_of(png: bytes) -> bytes:
+    """Its compressed rows, without the text that names the model."""
+    rows, at = b"", 8
+    while at < len(png):
+        (length,) = struct.unpack(">I", png[at:at + 4])
+        if png[at + 4:at + 8] == b"IDAT":
+            rows += png[at + 8:at + 8 + length]
+        at += 12 + length
+    return rows
+
+
+class Drawn(Folder):
+    def picture(self, name, *arguments):
+        out = self.root / name
+        done = run("generate", "--prompt", "two bikes", "--steps", "2", "--seed", "3", "--width", "128", "--height",
+                   "128", *arguments, "--out", str(out))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return pixels_of(out.read_bytes()), done.stderr
+
+    def test_quantising_at_load_draws_what_a_quantised_folder_draws(self):
+        model, out = self.synth(), self.root / "quantised"
+        self.done("quantize", "--model", str(model), "--t5-precision", "keep", "--out", str(out))
+        at_load, log = self.picture("load.png", "--model", str(model), "--precision", "fp8")
+        self.assertRegex(log, r"\d+ layers of the transformer quantised at load in \d+ ms: products E4M3, modulations int8")
+        folder, log = self.picture("folder.png", "--model", str(out))
+        self.assertRegex(log, r"w8a8 in \d+ layers, w8a16 in \d+, else")
+        self.assertEqual(at_load, folder)
+        plain, log = self.picture("plain.png", "--model", str(model))
+        self.assertNotIn("w8a8", log)
+        self.assertNotEqual(at_load, plain)
+        weights_at_load, log = self.picture("w8a16.png", "--model", str(model), "--precision", "w8a16")
+        self.assertRegex(log, r"w8a16 in \d+ layers, quantised at load")
+        weights_of_folder, log = self.picture("w8a16f.png", "--model", str(out), "--precision", "w8a16")
+        self.assertRegex(log, r"w8a16 in \d+ layers, else")
+        self.assertEqual(weights_at_load, weights_of_folder)
+        self.assertNotEqual(weights_at_load, at_load)
+
+    def test_codes_widen_when_16_bits_are_asked_for(self):
+        model, out = self.synth(), self.root / "quantised"
+        self.done("quantize", "--model", str(model), "--out", str(out))
+        by_new_name, log = self.picture("a.png", "--model", str(out), "--precision", "f32")
+        self.assertNotIn("w8a", log)
+        by_old_name, _ = self.picture("b.png", "--model", str(out), "--dtype", "f32")
+        self.assertEqual(by_new_name, by_old_name)
+
+
 class Policy(Folder):
     def policy(self, rules):
         path = self.root / "policy.json"

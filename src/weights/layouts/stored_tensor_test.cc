@@ -229,5 +229,63 @@ TEST(Fp8, what_is_not_read_is_named) {
               HasSubstr("has no layers"));
 }
 
+/// A quantised part of one layer "a" [2, 3]; `tool` tells runs apart.
+std::shared_ptr<const SafetensorsFile> write_codes(const std::filesystem::path& path, const std::string& tool,
+                                                   const std::string& layer, std::uint8_t first_code = 0x38) {
+  QuantizationProvenance provenance{.tool = tool, .layers_hash = "0"};
+  provenance.recipe = {{"activation_format", "e4m3"}};
+  const std::vector<std::uint8_t> codes = {first_code, 0x40, 0xB8, 0x00, 0x30, 0x7E};
+  return write(path,
+               {{layer + ".weight", "F8_E4M3", Shape{2, 3}, bytes_of(codes)},
+                {layer + ".weight_scale", "F32", Shape{2, 1}, bytes_of<float>({0.5f, 2.0f})}},
+               {{kProvenanceMetadata, provenance_text(provenance)}});
+}
+
+TEST(QuantizedPart, codes_are_taken_as_they_lie_or_widened) {
+  const TemporaryFolder folder;
+  const auto file = write_codes(folder / "a.safetensors", "one", "a");
+  for (const bool widened : {false, true}) {
+    WeightStore store = open(Part::kTransformer, Layout::kDiffusers, file);
+    ASSERT_TRUE(store.provenance().has_value());
+    EXPECT_TRUE(store.is_quantized("a"));
+    EXPECT_FALSE(store.is_quantized("b"));
+    EXPECT_THAT(store.names(), ::testing::ElementsAre("a.weight"));  // scales are no tensors of the model
+    const std::vector<float> expected = {0.5f, 1.0f, -0.5f, 0.0f, 1.0f, 896.0f};
+    if (widened) {
+      const TensorView weight = store.require("a.weight", Shape{2, 3});
+      for (std::size_t i = 0; i < 6; ++i) EXPECT_EQ(to_float(weight.as<BFloat16>()[i]), expected[i]);
+    } else {
+      const auto codes = store.require_quantized("a", Shape{2, 3});
+      ASSERT_TRUE(codes.has_value());
+      EXPECT_EQ(codes->weight.grain, ScaleGrain::kRow);
+      EXPECT_EQ(codes->weight.codes.data(), file->bytes(file->tensors().at("a.weight")).data());
+      std::vector<float> values(6);
+      dequantize_rows(codes->weight, TensorView(values.data(), DType::kF32, Shape{2, 3}));
+      EXPECT_EQ(values, expected);
+    }
+    EXPECT_TRUE(store.finish().ok());
+  }
+}
+
+TEST(QuantizedPart, wrong_shapes_and_codes_that_are_no_number_are_named) {
+  const TemporaryFolder folder;
+  WeightStore store = open(Part::kTransformer, Layout::kDiffusers, write_codes(folder / "a.safetensors", "one", "a"));
+  EXPECT_FALSE(store.require_quantized("a", Shape{3, 3}).has_value());
+  EXPECT_THAT(store.finish().to_string(), AllOf(HasSubstr("a.weight"), HasSubstr("[2, 3]"), HasSubstr("[3, 3]")));
+  const auto nan = write_codes(folder / "nan.safetensors", "one", "a", 0xFF);
+  WeightStore with_nan = open(Part::kTransformer, Layout::kDiffusers, nan);
+  EXPECT_TRUE(with_nan.require_quantized("a", Shape{2, 3}).has_value());
+  EXPECT_THAT(with_nan.finish().to_string(), AllOf(HasSubstr("a.weight"), HasSubstr("NaN"), HasSubstr("element 0")));
+}
+
+TEST(QuantizedPart, files_of_two_runs_and_other_layouts_are_refused) {
+  const TemporaryFolder folder;
+  const auto one = write_codes(folder / "one.safetensors", "one", "a");
+  const auto other = write_codes(folder / "other.safetensors", "other", "b");
+  EXPECT_THAT(map_part(Part::kTransformer, Layout::kDiffusers, "", {one, other}).status().to_string(),
+              AllOf(HasSubstr("other.safetensors"), HasSubstr("one.safetensors")));
+  EXPECT_EQ(map_part(Part::kTransformer, Layout::kOriginal, "", {one}).status().code(), ErrorCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace octavo::weights
