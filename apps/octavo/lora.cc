@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/sha256.h"
@@ -78,6 +79,13 @@ Status run_merge(const MergeOptions& options, bool quantize_flags_given) {
     return invalid_argument("--dtype", "has no scales for fp8: use --quantize");
   }
   if (dtype && options.quantize) return invalid_argument("--dtype", "is for what is not quantised");
+  for (const auto& [flag, word, needs] : {std::tuple("--policy", &options.flags.policy, "auto"),
+                                          std::tuple("--activations", &options.flags.activations, "static")}) {
+    if (*word != needs) continue;
+    return invalid_argument(flag, fmt::format("{} needs a calibration, which runs the model: merge without --quantize "
+                                              "first, then quantise the result",
+                                              needs));
+  }
   const auto opened = open_source(options.source);
   if (!opened.ok()) return say_what_to_merge_into(opened.status());
   const weights::CheckpointSource& base = **opened;

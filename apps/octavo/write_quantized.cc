@@ -92,7 +92,9 @@ Result<quantize::Recipe> recipe_of_flags(const weights::TensorSource& source, co
   if (transformer == parts.end())
     return invalid_argument("--model", "has no transformer, whose products are quantised");
   OCTAVO_ASSIGN_OR_RETURN(quantize::Recipe recipe, quantize::plan_recipe(*transformer, policy, options));
-  if (flags.policy != "default") {
+  if (flags.policy == "auto") {
+    recipe.policy = "auto";
+  } else if (flags.policy != "default") {
     warn_of_idle_rules(policy, recipe, flags.policy);
     recipe.policy = std::filesystem::path(flags.policy).filename().string();
   }

@@ -90,6 +90,12 @@ Result<weights::QuantizedLayer> quantized_layer(const QuantizedCheckpoint& check
   if (layer.activations != Activations::kNone && layer.activation_format != checkpoint.recipe->activation_format) {
     return invalid_argument(layer.layer, "has activations of another format than the recipe: a file has one");
   }
+  if (layer.activations != Activations::kNone &&
+      (layer.format == DType::kI8) != (layer.activation_format == DType::kI8)) {
+    return invalid_argument(layer.layer, fmt::format("has {} weights and {} inputs: a product takes two FP8 formats or "
+                                                     "int8 twice; with activations none it can be mixed",
+                                                     format_word(layer.format), format_word(layer.activation_format)));
+  }
   weights::QuantizedLayer how{.format = layer.format, .grain = layer.weight_grain};
   if (layer.activations == Activations::kStatic) {
     if (!(layer.static_amax > 0)) return invalid_argument(layer.layer, "is static and was not calibrated");

@@ -155,7 +155,8 @@ class Merge(unittest.TestCase):
         lora = str(self.lora())
         for arguments, word in ((("--weights", "tensor"), "--quantize"), (("--dtype", "fp8"), "--quantize"),
                                 (("--quantize", "--dtype", "bf16"), "--dtype"),
-                                (("--quantize", "--activations", "static"), "static")):
+                                (("--quantize", "--activations", "static"), "calibration"),
+                                (("--quantize", "--policy", "auto"), "calibration")):
             self.assertIn(word, self.refused("--lora", lora, *arguments))
         self.assertIn("none.safetensors", self.refused("--lora", str(self.root / "none.safetensors:0.5")))
         self.assertIn("not a finite number", self.refused("--lora", f"{lora}:inf"))

@@ -210,6 +210,85 @@ class Drawn(Folder):
         self.assertEqual(by_new_name, by_old_name)
 
 
+class Loaded(Folder):
+    def setUp(self):
+        super().setUp()
+        self.model, self.out = self.synth(), self.root / "out"
+        self.done("quantize", "--model", str(self.model), "--out", str(self.out))
+
+    def change(self, change):
+        """Rewrites the transformer's file by change(header, metadata)."""
+        (path,) = (self.out / "transformer").glob("*.safetensors")
+        header, data = split_safetensors(path.read_bytes())
+        change(header, header["__metadata__"])
+        path.write_bytes(join_safetensors(header, data))
+
+    def generate(self):
+        return run("generate", "--model", str(self.out), "--prompt", "a red apple", "--steps", "1", "--seed", "1",
+                   "--width", "128", "--height", "128", "--out", str(self.root / "picture.png"))
+
+    def test_it_draws_and_inspect_says_what_it_is(self):
+        done = self.generate()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout + done.stderr, "w8a8 in [0-9]+ layers")
+        report = self.done("inspect", str(self.out))
+        self.assertRegex(report, r"quantised: 43 layers in 8 bits, e4m3 weights, one scale a channel, .* from model")
+        parts = {part["name"]: part for part in json.loads(self.done("inspect", "--json", str(self.out)))["parts"]}
+        self.assertEqual(parts["transformer"]["quantization"]["layer_count"], 43)
+        self.assertEqual(parts["transformer"]["quantization"]["recipe"]["format"], "e4m3")
+        self.assertNotIn("quantization", parts["vae"])
+
+    def test_half_of_a_layer_is_refused_by_name(self):
+        def rename(header, _):
+            header[f"{LAYER}.spare"] = header.pop(f"{LAYER}.weight_scale")
+
+        self.change(rename)
+        for done in (self.generate(), run("inspect", str(self.out))):
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(f"{LAYER}.weight has no weight_scale", done.stdout + done.stderr)
+
+    def test_a_file_of_a_newer_format_is_refused(self):
+        def newer(_, metadata):
+            metadata["octavo.quantization"] = metadata["octavo.quantization"].replace('"format_version":1',
+                                                                                     '"format_version":7')
+
+        self.change(newer)
+        done = self.generate()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("format_version 7", done.stderr)
+
+    def test_files_of_two_runs_are_refused(self):
+        # The second half of a part whose first half is another quantisation's.
+        self.done("quantize", "--model", str(self.model), "--weights", "tensor", "--out", str(self.root / "other"))
+        (one,), (other,) = ((folder / "transformer").glob("*.safetensors") for folder in (self.out, self.root / "other"))
+        stem, names = "diffusion_pytorch_model", {}
+        for number, (path, take) in enumerate(((one, True), (other, False)), 1):
+            header, data = split_safetensors(path.read_bytes())
+            kept, tensors = {"__metadata__": header.pop("__metadata__")}, b""
+            for name, entry in header.items():
+                if name.startswith("transformer_blocks.0.") != take:
+                    continue
+                begin, end = entry["data_offsets"]
+                kept[name] = {**entry, "data_offsets": [len(tensors), len(tensors) + end - begin]}
+                tensors += data[begin:end]
+                names[name] = f"{stem}-{number:05}-of-00002.safetensors"
+            (self.root / f"{number}").write_bytes(join_safetensors(kept, tensors))
+        one.unlink()
+        for number in (1, 2):
+            (self.root / f"{number}").rename(one.parent / f"{stem}-{number:05}-of-00002.safetensors")
+        (one.parent / f"{stem}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+        for done in (self.generate(), run("inspect", str(self.out))):
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("comes from another quantisation than diffusion_pytorch_model-00001", done.stdout + done.stderr)
+
+    def test_a_report_of_another_run_is_a_problem(self):
+        self.done("quantize", "--model", str(self.model), "--weights", "tensor", "--out", str(self.root / "other"))
+        (self.root / "other/transformer/quantization.json").replace(self.out / "transformer/quantization.json")
+        done = run("inspect", str(self.out))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("quantization.json: is of another quantisation", done.stdout)
+
+
 class Policy(Folder):
     def policy(self, rules):
         path = self.root / "policy.json"
