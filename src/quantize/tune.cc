@@ -14,6 +14,7 @@ namespace {
 constexpr float kMostSmoothing = 4096.0f;  // and its inverse: 16-bit weights keep their range
 /// The kept tokens are few: one that they do not show is cut by no more than this.
 constexpr float kMostClipping = 4.0f;
+constexpr double kWorthClipping = 0.05;  // of the squared error
 constexpr std::array<double, 2> kClippingFractions = {0.9999, 0.999};
 
 float median(std::vector<float> values) {
@@ -88,7 +89,7 @@ std::string choose_static_amax(const Measured& at, std::vector<LayerRecipe>& lay
   for (const Candidate& candidate : candidates) {
     for (LayerRecipe& layer : layers) layer.static_amax = candidate.amax;
     const double error = error_of(at, layers);
-    if (best == nullptr || error < (1 - kWorthwhile) * least) {
+    if (best == nullptr || error < (1 - kWorthClipping) * least) {
       least = error;
       best = &candidate;
     }

@@ -114,6 +114,28 @@ class Calibration(unittest.TestCase):
         self.assertIn("--factor: must be from 4", self.refused("checkpoint", "plant-outliers", "--model", str(MODEL),
                                                                "--factor", "2", "--out", str(self.root / "no")))
 
+    def test_planted_outliers_break_one_scale_a_tensor_and_neither_smoothing_nor_the_default(self):
+        planted = str(self.root / "planted")
+        run("checkpoint", "plant-outliers", "--model", str(MODEL), "--factor", "65536", "--out", planted)
+        one_scale = ("--weights", "tensor", "--activations", "static", "--prompts", str(self.root / "prompts.txt"),
+                     "--steps", "4")
+        pictures = {}
+        for name, flags in (("exact", None), ("one scale", one_scale), ("smoothed", one_scale + ("--smooth", "0.5")),
+                            ("default", ())):
+            model, out = planted, self.root / "picture.png"
+            if flags is not None:
+                model = str(self.root / name)
+                done = run("quantize", "--model", planted, *flags, "--out", model)
+                self.assertEqual(done.returncode, 0, done.stderr)
+            done = run("generate", "--model", model, "--prompt", "a red fox in the snow", "--steps", "8", "--seed", "1",
+                       "--guidance", "4", "--width", "128", "--height", "128", "--out", str(out))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            pictures[name] = [value for row in read_png(out.read_bytes())[2] for value in row]
+        errors = {name: sum((a - b) ** 2 for a, b in zip(values, pictures["exact"])) / len(values)
+                  for name, values in pictures.items()}
+        self.assertGreater(errors["one scale"], 10 * errors["smoothed"], errors)
+        self.assertGreater(errors["one scale"], 5 * errors["default"], errors)
+
     def test_auto_policy_buys_back_what_costs_most(self):
         model = str(self.root / "model")
         run("checkpoint", "synth", "--family", "medium", "--blocks", "2", "--heads", "1", "--width-of-t5", "128",
