@@ -41,8 +41,8 @@ def notes(effects):
     """What negative prompts and seeds did, in words."""
     n = effects["pictures"]
     return [
-        f"Negative prompt: of {n} pictures whose prompt names no background, {effects['white_without']} stand before "
-        f"white; {effects['white_with']} do when the negative prompt says \"white background\".",
+        f"Negative prompt: of {n} pictures whose prompt names no background, {effects['background_kept']} keep the one "
+        "they have when the negative prompt names it.",
         f"Seeds: two seeds give pictures {effects['other_seed']:.1f} of 255 apart on average; the same seed again gives "
         + ("the same picture." if effects["same_seed"] == 0 else f"one {effects['same_seed']:.2f} apart."),
     ]

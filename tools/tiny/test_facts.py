@@ -116,7 +116,7 @@ class Card(unittest.TestCase):
         row = score([scene], [Reading([seen(CAT)])])
         return {"engine": "octavo", "steps": 20, "drawn": {"4": row}, "parts": {}, "ceiling": {"true renders": row},
                 "vae": {256: {"mean": 33.5, "p10": 30.0, "pictures": 512}},
-                "effects": {"pictures": 24, "white_without": 9, "white_with": 0, "other_seed": 21.0, "same_seed": 0.0}}
+                "effects": {"pictures": 24, "background_kept": 4, "other_seed": 21.0, "same_seed": 0.0}}
 
     def test_the_table_replaces_what_was_between_the_marks_and_nothing_else(self):
         text = card.fill(f"before\n{card.BEGIN}\nold\n{card.END}\nafter\n", self.result())
