@@ -59,7 +59,9 @@ Status CallWriter::finish() { return close(file_, path_); }
 Result<std::vector<AnsweredCall>> read_calls(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::vector<AnsweredCall> calls;
-  for (AnsweredCall one; get(file, one.call.step);) {
+  for (;;) {
+    AnsweredCall one;
+    if (!get(file, one.call.step)) break;
     if (!get(file, one.call.sigma) || !get_all(file, one.call.latents) || !get_all(file, one.velocity)) {
       return unreadable(path);
     }

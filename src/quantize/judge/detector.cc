@@ -37,8 +37,8 @@ std::vector<Taps> taps_of(int from, int to) {
   std::vector<Taps> out;
   for (int i = 0; i < to; ++i) {
     const double centre = (i + 0.5) * scale;
-    Taps taps{.first = std::max(0, static_cast<int>(centre - reach + 0.5)), .weights = {}};
-    const int end = std::min(from, static_cast<int>(centre + reach + 0.5));
+    Taps taps{.first = std::max(0, static_cast<int>(std::floor(centre - reach + 0.5))), .weights = {}};
+    const int end = std::min(from, static_cast<int>(std::floor(centre + reach + 0.5)));
     for (int j = taps.first; j < end; ++j) {
       taps.weights.push_back(std::max(0.0, 1 - std::abs((j - centre + 0.5) / reach)));
     }
