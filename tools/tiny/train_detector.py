@@ -147,6 +147,20 @@ def held_out(draw, heights, n, size=256, seed=4321):
     return batch, x
 
 
+class Mean:
+    """The mean of state dicts: weights and running averages, not the norms' counters."""
+
+    def __init__(self):
+        self.values, self.count = {}, 0
+
+    @torch.no_grad()
+    def add(self, state):
+        self.count += 1
+        for name, value in state.items():
+            if value.is_floating_point():
+                self.values.setdefault(name, torch.zeros_like(value)).lerp_(value, 1 / self.count)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--atlas", required=True)
@@ -189,7 +203,7 @@ def main():
                 either(args.render, 256, d.SIDE), either(args.pool, 60000, 12000), device, vae,
                 either(args.vae_share, 0.3, 0.05))
     net = d.Detector().to(device).to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(net, use_buffers=True)
+    average = Mean()
     optimiser = torch.optim.AdamW(net.parameters(), lr=args.lr, weight_decay=0.02, fused=True)
     n = 0
     saved_path = os.path.join(args.out, "detector.pt")
@@ -225,7 +239,7 @@ def main():
         loss, parts = step()
         n += 1
         if share > 0.66 and n % 10 == 0:
-            average.update_parameters(net)
+            average.add(net.state_dict())
         pool.renew(renew)
         if n % (50 if not big else 200) == 0:
             log(step=n, share=share, loss=loss.item(), rate=rate, **{k: v.item() for k, v in parts.items()})
@@ -233,8 +247,8 @@ def main():
             saved_at = share * args.seconds
             save()
     save()
-    if average.n_averaged > 0:
-        net.load_state_dict(average.module.state_dict())
+    if average.count:
+        net.load_state_dict(average.values, strict=False)  # without the norms' counters
     net.eval()
     save_atomic(lambda path: d.save(net.state_dict(), path), os.path.join(args.out, "detector.safetensors"))
     final = d.load(os.path.join(args.out, "detector.safetensors"), device)
