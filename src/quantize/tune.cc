@@ -145,13 +145,16 @@ void tune_site(const Measured& at, const TuneOptions& options, std::int64_t bran
   std::string words = choose_static_amax(at, best);
   double least = error_of(at, best);
   std::vector<std::string> notes;
+  const Spread spread = spread_of(at.inputs, branches);
+  const bool stands_out = spread.largest_channel > kOutlierMultiple * spread.median_channel;
+  const double worthwhile = stands_out ? kWorthwhile : kWorthwhileElsewhere;
   const auto attempt = [&](auto&& change, const std::string& what) {
     std::vector<LayerRecipe> changed = best;
     for (LayerRecipe& layer : changed) change(layer);
     const std::string scale = choose_static_amax(at, changed);
     const double error = error_of(at, changed);
     const std::string effect = fmt::format("{} ({:+.1f} dB)", what, 10 * std::log10(least / error));
-    if (!(error < (1 - kWorthwhile) * least)) {
+    if (!(error < (1 - worthwhile) * least)) {
       notes.push_back("no " + effect);
       return;
     }
@@ -175,7 +178,6 @@ void tune_site(const Measured& at, const TuneOptions& options, std::int64_t bran
               fmt::format("splitting of {} channels", columns.size()));
     }
   }
-  const Spread spread = spread_of(at.inputs, branches);
   for (std::size_t i = 0; i < best.size(); ++i) {
     LayerRecipe& layer = best[i];
     layer.output_error = output_error(layer, at.input, at.weights[i]);

@@ -22,9 +22,11 @@ struct TuneOptions {
 /// A channel is split off only when its largest input is more than this many times the median channel's: below that,
 /// eight bits of a floating format hold both, and a thin product beside each product is not free.
 inline constexpr float kOutlierMultiple = 32.0f;
-/// Smoothing and splitting are kept when they take at least this share of a product's squared error away. Less may be
-/// chance: with 0.05, smoothing of two layers of octavo-tiny that the kept tokens promised 0.3 dB cost it 0.1.
-inline constexpr double kWorthwhile = 0.15;
+/// Smoothing and splitting are kept when they take at least this share of a product's squared error away: the first
+/// where a channel stands out by kOutlierMultiple, the second elsewhere, where less may be chance: with 0.05, smoothing
+/// of two layers of octavo-tiny that the kept tokens promised 0.3 dB cost it 0.1.
+inline constexpr double kWorthwhile = 0.05;
+inline constexpr double kWorthwhileElsewhere = 0.15;
 
 /// How far a site's range moves between steps and between channels.
 struct Spread {
