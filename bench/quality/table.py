@@ -233,7 +233,7 @@ def main():
     parser.add_argument("--octavo", default=os.environ.get("OCTAVO_BINARY", str(ROOT / "build/release/octavo")))
     parser.add_argument("--model", default=str(TINY))
     parser.add_argument("--prompts", default=str(ROOT / "tools/tiny/held_out.jsonl"))
-    parser.add_argument("--count", type=int, default=16, help="prompts, from the first")
+    parser.add_argument("--count", type=int, default=8, help="prompts, from the first")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4)
