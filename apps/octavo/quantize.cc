@@ -141,10 +141,11 @@ void add_quantize(CLI::App& app, int& exit_code) {
                        "Folder with tokenizer, tokenizer_2, tokenizer_3 to copy (default: the model's own)");
   quantize->add_option("-o,--out", options->out, "Folder (diffusers) or file (comfyui) to write");
   quantize->footer(
-      "In the diffusers form the products of the transformer's blocks become 8 bits; modulations and T5 are stored in 8 "
-      "bits and multiplied in 16; embedders, the final layer, CLIP and the autoencoder keep 16 (f32 becomes bf16). In "
-      "the comfyui form every linear layer of the transformer and of T5 becomes E4M3 with one scale each. All is written "
-      "beside its name first: a failure or Ctrl-C leaves nothing behind.");
+      "In the diffusers form the products of the transformer's blocks become 8 bits; modulations and T5 are stored in "
+      "8 bits and multiplied in 16; embedders, the final layer, CLIP and the autoencoder keep 16 (f32 becomes bf16). "
+      "In "
+      "the comfyui form every linear layer of the transformer and of T5 becomes E4M3 with one scale each. All is "
+      "written beside its name first: a failure or Ctrl-C leaves nothing behind.");
   quantize->callback([options, quantize, &exit_code] {
     bool folder_flags_given = false;
     for (const char* flag :

@@ -120,7 +120,7 @@ TEST_P(QuantizedExport, outlier_columns_stand_apart_and_no_scale_knows_of_them) 
   const test::TemporaryFolder folder;
   test::MatrixSource source;
   const std::int64_t rows = 6, inner = 140;
-  const auto value = [inner](std::int64_t i) {
+  const auto value = [](std::int64_t i) {
     return i % inner == 3 || i % inner == 139 ? 1000.0f + static_cast<float>(i / inner) : uneven(i);
   };
   source.add("fc2.weight", Shape{rows, inner}, value);
