@@ -247,14 +247,10 @@ class Page {
     return {};
   }
 
-  /// A power of two by which nearly every difference of the shown pictures stays below white.
-  Result<int> amplification(const std::vector<std::size_t>& shown) const {
+  /// A power of two by which nearly every difference stays below white.
+  static int amplification(const image::Image& a, const image::Image& b) {
     DifferenceHistogram histogram;
-    for (const std::size_t index : shown) {
-      OCTAVO_ASSIGN_OR_RETURN(const image::Image a, comparison_.picture(Run::kA, index));
-      OCTAVO_ASSIGN_OR_RETURN(const image::Image b, comparison_.picture(Run::kB, index));
-      histogram.add(a, b);
-    }
+    histogram.add(a, b);
     const int largest = std::max(1, histogram.quantile(kShareWithinRange));
     int factor = 1;
     while (factor < 64 && 2 * factor * largest <= 255) factor *= 2;
@@ -269,10 +265,9 @@ class Page {
     });
     order.resize(std::min(order.size(), options_.most_pictures));
     if (order.empty()) return {};
-    OCTAVO_ASSIGN_OR_RETURN(const int factor, amplification(order));
     add("<h2>Side by side, the furthest apart first</h2>\n<p>{} of {} pictures, ordered by the perceptual distance. "
-        "The map shows |A − B| of every channel, × {}.{}</p>\n",
-        order.size(), comparison_.pictures.size(), factor,
+        "Each map shows |A − B| of every channel, multiplied as written under it.{}</p>\n",
+        order.size(), comparison_.pictures.size(),
         comparison_.request.width * comparison_.request.height > kMostLosslessPixels
             ? fmt::format(" Pictures are shown as WebP of quality {}; figures and maps are of the exact ones.",
                           kShownQuality)
@@ -293,6 +288,7 @@ class Page {
           number(one.ab.latents.sqnr_db, 1), number(one.floor.latents.sqnr_db, 1));
       OCTAVO_ASSIGN_OR_RETURN(const image::Image a, comparison_.picture(Run::kA, index));
       OCTAVO_ASSIGN_OR_RETURN(const image::Image b, comparison_.picture(Run::kB, index));
+      const int factor = amplification(a, b);
       OCTAVO_RETURN_IF_ERROR(figure(a, "A: " + name, "<span class=\"of-a\">A</span> " + model_name(comparison_.a)));
       OCTAVO_RETURN_IF_ERROR(figure(b, "B: " + name, "<span class=\"of-b\">B</span> " + model_name(comparison_.b)));
       OCTAVO_RETURN_IF_ERROR(
