@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -117,6 +118,17 @@ Status check_typed(const CLI::App& command, const CompareOptions& options) {
   return {};
 }
 
+/// The last seed of every prompt is a number, too.
+Status check_seeds(const CompareOptions& options, const quantize::PromptFile& prompts) {
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max() - options.seeds;
+  if (options.first_seed > most) return invalid_argument("--seed", "is too large for --seeds");
+  for (std::size_t i = 0; i < prompts.entries.size(); ++i) {
+    if (prompts.entries[i].seed.value_or(0) <= most) continue;
+    return invalid_argument("--prompts", fmt::format("the seed of prompt {} is too large for --seeds", i + 1));
+  }
+  return {};
+}
+
 Status write_text(const fs::path& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary);
   file.write(text.data(), static_cast<std::streamsize>(text.size()));
@@ -130,6 +142,7 @@ Status publish(const WorkFolder& work, const fs::path& report,
   for (const auto& [name, text] : files) OCTAVO_RETURN_IF_ERROR(write_text(work.path() / name, text));
   std::error_code error;
   fs::create_directory(report, error);
+  fs::remove(report / "report.html", error);  // an older page would not be of the new figures
   for (const auto& [name, text] : files) {
     if (!error) fs::rename(work.path() / name, report / name, error);
   }
@@ -175,6 +188,7 @@ void print_summary(const quantize::Comparison& comparison) {
 void print_accuracy(const quantize::TaskAccuracy& accuracy) {
   std::printf("\n%-30s %14s %12s %14s %12s\n", "percent", "A", "B", "A in f32", "A in bf16");
   for (const quantize::AccuracyRow& row : accuracy.rows) {
+    if (row.asked == 0) continue;
     std::printf("%-30s %14.1f %12.1f %14.1f %12.1f\n", row.title.c_str(), row.percent(quantize::Run::kA),
                 row.percent(quantize::Run::kB), row.percent(quantize::Run::kF32), row.percent(quantize::Run::kBf16));
   }
@@ -193,6 +207,7 @@ Status run_compare(const CLI::App& command, const CompareOptions& options) {
   OCTAVO_ASSIGN_OR_RETURN(wanted.b,
                           choose(options, options.b.empty() ? options.a : options.b, options.precision_b, 'b'));
   OCTAVO_ASSIGN_OR_RETURN(wanted.prompts, quantize::read_prompt_file(options.prompts, "--prompts"));
+  OCTAVO_RETURN_IF_ERROR(check_seeds(options, wanted.prompts));
   wanted.prompts_path = options.prompts;
   wanted.seeds = options.seeds;
   wanted.first_seed = options.first_seed;

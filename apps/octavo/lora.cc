@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/sha256.h"
+#include "base/utf8.h"
 #include "model_path.h"
 #include "version.h"
 #include "weights/lora/merged_source.h"
@@ -65,7 +66,7 @@ Result<std::vector<std::string>> records_of(const std::vector<weights::LoraStren
   std::vector<std::string> records;
   for (const weights::LoraStrength& lora : loras) {
     OCTAVO_ASSIGN_OR_RETURN(const std::string digest, digest_file(lora.path));
-    records.push_back(fmt::format("{} {} {}", lora.path.filename().string(), lora.strength, digest));
+    records.push_back(fmt::format("{} {} {}", printable(lora.path.filename().string()), lora.strength, digest));
   }
   return records;
 }
@@ -101,9 +102,6 @@ Status run_merge(const MergeOptions& options, bool quantize_flags_given) {
               loras.size() == 1 ? "" : "s");
 
   if (options.quantize) {
-    if (options.flags.policy == "auto") {
-      return invalid_argument("--policy", "auto runs the model: merge first, then octavo quantize --policy auto");
-    }
     OCTAVO_ASSIGN_OR_RETURN(const quantize::Recipe recipe, recipe_of_flags(*merged, options.flags));
     QuantizedWriting writing{.original = &base, .values = merged.get(), .recipe = &recipe};
     writing.quantize_t5 = options.flags.t5_precision == "fp8";

@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "base/utf8.h"
+
 namespace octavo::app {
 
 namespace {
@@ -50,7 +52,7 @@ std::optional<std::filesystem::path> find_near_program(const std::filesystem::pa
 
 std::string name_of_model(const std::filesystem::path& model) {
   const auto absolute = std::filesystem::weakly_canonical(model);
-  return (absolute.has_filename() ? absolute : absolute.parent_path()).filename().string();
+  return printable((absolute.has_filename() ? absolute : absolute.parent_path()).filename().string());
 }
 
 Result<weights::ModelFiles> find_model_files(const ModelFlags& flags) {

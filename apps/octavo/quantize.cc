@@ -53,14 +53,14 @@ Status run_comfyui(const QuantizeOptions& options, const weights::CheckpointSour
 Status run_folder(const QuantizeOptions& options, const weights::CheckpointSource& source) {
   OCTAVO_RETURN_IF_ERROR(check_calibration_flags(options.calibration));
   OCTAVO_ASSIGN_OR_RETURN(quantize::Recipe recipe, recipe_of_flags(source, options.flags));
+  const bool automatic = options.flags.policy == "auto";
   FolderExtras extras;
-  if (!options.out.empty()) {
-    // What can be refused is refused before the model is read or run.
-    OCTAVO_RETURN_IF_ERROR(weights::check_destination(options.out));
+  // What can be refused is refused before the model is read or run.
+  if (!options.out.empty()) OCTAVO_RETURN_IF_ERROR(weights::check_destination(options.out));
+  if (!options.out.empty() || automatic) {  // auto draws with trial folders
     OCTAVO_ASSIGN_OR_RETURN(extras, folder_extras(source, options.source.model, options.tokenizers, options.layout));
   }
   std::filesystem::path statistics(options.calibration.calibration);
-  const bool automatic = options.flags.policy == "auto";
   if (!automatic && !options.budget.empty()) return invalid_argument("--budget", "is for --policy auto");
   if (automatic || needs_calibration(recipe, options.calibration)) {
     if (statistics.empty() && !options.out.empty()) statistics = statistics_beside(options.out);

@@ -39,4 +39,13 @@ bool is_valid_utf8(std::string_view text) {
   return true;
 }
 
+std::string printable(std::string_view text) {
+  std::string out(text);
+  if (is_valid_utf8(text)) return out;
+  for (char& byte : out) {
+    if (static_cast<unsigned char>(byte) >= 0x80) byte = '?';
+  }
+  return out;
+}
+
 }  // namespace octavo

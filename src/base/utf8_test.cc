@@ -96,5 +96,11 @@ TEST(Utf8, overlong_cut_and_stray_bytes_are_refused_anywhere_in_a_text) {
   EXPECT_TRUE(is_valid_utf8("caf\xC3\xA9 \xE6\x97\xA5\xE6\x9C\xAC \xF0\x9F\x90\xB1"));
 }
 
+TEST(Utf8, what_is_none_is_made_printable_and_what_is_stays) {
+  EXPECT_EQ(printable("caf\xC3\xA9.safetensors"), "caf\xC3\xA9.safetensors");
+  EXPECT_EQ(printable("mod\xE9le"), "mod?le");
+  EXPECT_EQ(printable("\xC3\xA9 \xFF"), "?? ?");
+}
+
 }  // namespace
 }  // namespace octavo

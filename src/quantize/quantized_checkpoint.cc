@@ -16,7 +16,7 @@ const weights::SourcePart* find_part(const std::vector<weights::SourcePart>& par
   return found == parts.end() ? nullptr : &*found;
 }
 
-/// The provenance's words and the recipe's are the same list (provenance_test.cc of this folder).
+/// The provenance's words and the recipe's are the same list (quantized_checkpoint_test.cc).
 weights::ActivationForm form_of(Activations activations) {
   const auto form = weights::parse_activation_form(activations_word(activations));
   OCTAVO_CHECK(form.has_value(), "'{}' is no form of the file", activations_word(activations));

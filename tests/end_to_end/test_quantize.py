@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from octavo_process import OCTAVO, join_safetensors, run, split_safetensors
+from octavo_process import MODEL, OCTAVO, join_safetensors, run, split_safetensors
 
 SMALL = ("--family", "medium", "--blocks", "3", "--heads", "2", "--width-of-t5", "128", "--width-of-vae", "32")
 LAYER = "transformer_blocks.0.ff.net.0.proj"
@@ -341,6 +341,18 @@ class Policy(Folder):
             self.assertIn(word, self.refused("quantize", "--model", str(model), "--policy", self.policy(rules),
                                              "--out", str(self.root / "out")))
         self.assertFalse((self.root / "out").exists())
+
+
+class Explained(Folder):
+    def test_auto_policy_explains_without_writing(self):
+        prompts = self.root / "prompts.txt"
+        prompts.write_text("a cat\n")
+        before = sorted(self.root.iterdir())
+        done = run("quantize", "--model", str(MODEL), "--policy", "auto", "--explain", "--prompts", str(prompts),
+                   "--steps", "1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("bought back", done.stdout)
+        self.assertEqual(sorted(self.root.iterdir()), before)
 
 
 class Refused(Folder):

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "device/device.h"
 #include "quantize/compare/baseline.h"
 #include "quantize/compare/perceptual_distance.h"
@@ -63,8 +64,8 @@ boost::json::value quantization_of(const fs::path& model) {
 }
 
 ComparedModel describe(const ModelChoice& choice, const Pipeline& pipe) {
-  return {.path = choice.files.model.string(),
-          .name = pipe.capabilities().model_name,
+  return {.path = printable(choice.files.model.string()),
+          .name = printable(pipe.capabilities().model_name),
           .hash = pipe.capabilities().model_hash,
           .precision = choice.precision,
           .arithmetic = pipe.arithmetic(),
@@ -76,7 +77,7 @@ class Comparer {
  public:
   Comparer(const ComparisonOptions& options, const ComparisonControl& control) : options_(options), control_(control) {
     result_.prompts = options.prompts;
-    result_.prompts_path = options.prompts_path;
+    result_.prompts_path = printable(options.prompts_path);
     result_.seeds = options.seeds;
     result_.first_seed = options.first_seed;
     result_.work = options.work;
@@ -215,12 +216,13 @@ class Comparer {
     const auto pixels = static_cast<std::size_t>(result_.request.width) * result_.request.height * 3;
     const std::size_t needed = result_.pictures.size() * (latents * (3 * calls_ + 4) + 4 * pixels);
     std::error_code error;
-    const fs::space_info space = fs::space(options_.work, error);
+    const fs::space_info space = fs::space(result_.baseline, error);  // where nearly all of it lies
     if (!error && space.available < needed) {
       return resource_exhausted(
-          "--report", fmt::format("what lies on disk between the models takes up to {:.1f} GB beside it, {:.1f} GB are "
-                                  "free: fewer prompts, seeds or steps need less",
-                                  static_cast<double>(needed) / 1e9, static_cast<double>(space.available) / 1e9));
+          options_.baseline.empty() ? "--report" : "--baseline",
+          fmt::format("what lies on disk between the models takes up to {:.1f} GB there, {:.1f} GB are free: fewer "
+                      "prompts, seeds or steps need less",
+                      static_cast<double>(needed) / 1e9, static_cast<double>(space.available) / 1e9));
     }
     return {};
   }
@@ -300,6 +302,10 @@ class Comparer {
       a_said.push_back(std::move(one.velocity));
     }
     OCTAVO_ASSIGN_OR_RETURN(const std::vector<std::vector<float>> said, pipe.predict(state, calls, control));
+    for (std::size_t i = 0; i < said.size(); ++i) {
+      if (std::all_of(said[i].begin(), said[i].end(), [](float value) { return std::isfinite(value); })) continue;
+      return data_corruption("", fmt::format("answers NaN or infinity at step {}", calls[i].step));
+    }
     const auto errors = [&calls](const std::vector<std::vector<float>>& reference,
                                  const std::vector<std::vector<float>>& test) {
       std::vector<CallError> out;
@@ -387,7 +393,7 @@ Spread spread_of(const std::vector<double>& values, Better better) {
                                            : *std::max_element(values.begin(), values.end());
   double sum = 0;
   for (const double value : values) {
-    if (std::isinf(value) && value > 0) {
+    if (better == Better::kHigher && std::isinf(value) && value > 0) {
       ++spread.identical;
     } else {
       sum += value;

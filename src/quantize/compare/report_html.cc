@@ -182,6 +182,7 @@ class Page {
         "<th class=\"edge of-floor\">A in f32</th><th class=\"of-floor\">A in bf16</th></tr></thead><tbody>\n",
         accuracy.pictures);
     for (const AccuracyRow& row : accuracy.rows) {
+      if (row.asked == 0) continue;
       const double gain = row.percent(Run::kB) - row.percent(Run::kA);
       add("<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"main\">{}</td><td>{}{}</td>"
           "<td class=\"edge\">{}</td><td>{}</td></tr>\n",
@@ -322,6 +323,9 @@ class Page {
           escape_html(boost::json::serialize(record)));
     }
     const generation::GenerationRequest& request = comparison_.request;
+    const auto [first, last] =
+        std::minmax_element(comparison_.pictures.begin(), comparison_.pictures.end(),
+                            [](const ComparedPicture& a, const ComparedPicture& b) { return a.seed < b.seed; });
     add("<h2>How it was measured</h2>\n<dl>\n"
         "<dt>noise</dt><dd>the same for both models; seeds {} to {}</dd>\n"
         "<dt>schedule</dt><dd>{}, {}, shift {:g}; both models walk A's noise levels</dd>\n"
@@ -335,8 +339,8 @@ class Page {
         "it</dd>\n"
         "<dt>noise floor</dt><dd>model A in bf16 against itself in f32, all else equal; bf16 {}</dd>\n"
         "<dt>processor</dt><dd>{}</dd>\n<dt>program</dt><dd>{}</dd>\n</dl>\n",
-        comparison_.first_seed, comparison_.first_seed + comparison_.seeds - 1, escape_html(request.sampler),
-        escape_html(request.schedule), request.shift, escape_html(comparison_.prompts_path), comparison_.prompts.hash,
+        first->seed, last->seed, escape_html(request.sampler), escape_html(request.schedule), request.shift,
+        escape_html(comparison_.prompts_path), comparison_.prompts.hash,
         comparison_.native_bf16 ? "by the processor's unit" : "by rounding, as this processor has no unit for it",
         escape_html(comparison_.processor), escape_html(options_.tool));
   }
