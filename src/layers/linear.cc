@@ -35,7 +35,7 @@ void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes
   const bool asks = load.precision.weights == WeightPrecision::kQuantized ||
                     load.precision.weights == WeightPrecision::kWeightsQuantized;
   if (asks && load.at_load != AtLoad::kNothing && !load.weights.provenance()) {
-    quantized_ = QuantizedProduct::quantize(load, prefixes.front(), plain);
+    quantized_ = QuantizedProduct::quantize(load, prefixes, plain);
     joined_ = {};
     if (!quantized_) return;
     (quantized_->quantizes_input() ? load.forms.w8a8 : load.forms.w8a16) += layers;

@@ -124,7 +124,7 @@ std::optional<QuantizedProduct> QuantizedProduct::from_codes(LoadContext& load, 
   return product;
 }
 
-std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, const std::string& layer,
+std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, std::span<const std::string> layers,
                                                            const TensorView& plain) {
   const auto started = std::chrono::steady_clock::now();
   QuantizedProduct product;
@@ -152,9 +152,10 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, co
   stream->synchronize();
   const auto bad = std::ranges::find_if(found, [](float scale) { return !std::isfinite(scale); });
   if (bad != found.end()) {
+    const std::int64_t row = bad - found.begin(), each = rows / static_cast<std::int64_t>(layers.size());
     load.note(data_corruption(load.weights.label(),
                               fmt::format("tensor {}.weight holds NaN or infinity in row {}: it cannot be quantised",
-                                          layer, bad - found.begin())));
+                                          layers[static_cast<std::size_t>(row / each)], row % each)));
     return std::nullopt;
   }
   load.forms.quantizing += std::chrono::steady_clock::now() - started;

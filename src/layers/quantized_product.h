@@ -21,8 +21,10 @@ class QuantizedProduct {
   static std::optional<QuantizedProduct> from_codes(LoadContext& load, std::span<const std::string> layers,
                                                     std::span<const weights::QuantizedWeight> codes);
   /// Quantises `plain` [N, K] (f32 | f16 | bf16) now, as load.at_load says (not kNothing); inputs stay as they are when
-  /// precision.weights is kWeightsQuantized. Notes kDataCorruption when `layer` holds NaN or infinity.
-  static std::optional<QuantizedProduct> quantize(LoadContext& load, const std::string& layer, const TensorView& plain);
+  /// precision.weights is kWeightsQuantized. `layers` have as many rows each. Notes kDataCorruption naming the one that
+  /// holds NaN or infinity.
+  static std::optional<QuantizedProduct> quantize(LoadContext& load, std::span<const std::string> layers,
+                                                  const TensorView& plain);
   /// Whether from_codes() takes these: plain inputs have no multiplier and no columns apart.
   static bool takes(const LoadContext& load, const weights::QuantizedWeight& codes);
 

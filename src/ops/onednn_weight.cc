@@ -58,7 +58,7 @@ Result<std::shared_ptr<const OnednnWeight>> pack_for_onednn(device::Device& devi
   const Row from_blocks(TensorView(blocked.data(), type, Shape{count}), {});
   const Row to_narrow(TensorView(narrow.data(), stored, Shape{count}), {});
   device::parallel_for(traits, count, kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) to_narrow.set(i, from_blocks[i]);
+    for (std::int64_t i = begin; i < end; ++i) to_narrow.put_back(i, from_blocks[i]);
   });
   return std::make_shared<const OnednnWeight>(layout, stored, std::move(narrow));
 }

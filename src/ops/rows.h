@@ -2,6 +2,7 @@
 // and tests are written with it; fast kernels convert whole rows at once instead.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <initializer_list>
 
@@ -38,6 +39,17 @@ class Row {
   }
 
   /// Rounds to nearest, ties to even; codes saturate.
+  /// Stores a value that came from an element of this type unchanged, codes that set() never makes included (-128 of
+  /// i8, infinities of E5M2): for what is rearranged through float.
+  void put_back(std::int64_t i, float value) const {
+    if (dtype_ == DType::kI8) {
+      static_cast<std::int8_t*>(data_)[i] = static_cast<std::int8_t>(value);
+    } else if (dtype_ == DType::kE5M2 && std::isinf(value)) {
+      static_cast<Float8E5M2*>(data_)[i] = Float8E5M2{static_cast<std::uint8_t>(value < 0 ? 0xFC : 0x7C)};
+    } else {
+      set(i, value);
+    }
+  }
   void set(std::int64_t i, float value) const {
     switch (dtype_) {
       case DType::kF32:

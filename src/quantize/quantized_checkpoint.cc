@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <map>
+#include <ranges>
 
 #include "base/sha256.h"
+#include "quantize/sites.h"
 #include "weights/export/json_text.h"
 
 namespace octavo::quantize {
@@ -112,6 +115,33 @@ Result<weights::QuantizedLayer> quantized_layer(const QuantizedCheckpoint& check
   return how;
 }
 
+/// Layers that read one input are one product (q, k and v): whoever loads them wants them alike, or not all in 8 bits.
+Status check_joined_layers(const weights::SourcePart& transformer, const Recipe& recipe) {
+  std::map<std::string_view, const LayerRecipe*> quantised;
+  for (const LayerRecipe& layer : recipe.layers) {
+    if (layer.quantised) quantised.emplace(layer.layer, &layer);
+  }
+  for (const Site& site : sites_of(transformer)) {
+    if (site.producer != Site::Producer::kModulation) continue;
+    const bool joined = std::ranges::all_of(
+        site.readers, [&quantised](const std::string& reader) { return quantised.contains(reader); });
+    if (!joined) continue;
+    const LayerRecipe& first = *quantised.at(site.readers.front());
+    for (const std::string& reader : site.readers) {
+      const LayerRecipe& other = *quantised.at(reader);
+      if (other.format == first.format && other.activations == first.activations &&
+          (other.weight_grain == ScaleGrain::kBlock128) == (first.weight_grain == ScaleGrain::kBlock128)) {
+        continue;
+      }
+      return invalid_argument("--policy",
+                              fmt::format("{} and {} read one input: give them the same format, weights and "
+                                          "activations",
+                                          first.layer, other.layer));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<weights::ExportPlan> plan_quantized_checkpoint(const std::vector<weights::SourcePart>& parts,
@@ -139,6 +169,7 @@ Result<weights::ExportPlan> plan_quantized_checkpoint(const std::vector<weights:
       exceptions.emplace(layer.layer, form_of(layer.activations));
     }
   }
+  OCTAVO_RETURN_IF_ERROR(check_joined_layers(*transformer, *checkpoint.recipe));
   if (quantized.layers.empty()) return invalid_argument("--policy", "leaves every layer in 16 bits");
 
   const std::string layers_hash = decided.finish_hex();

@@ -155,6 +155,9 @@ TEST_F(QuantizedCheckpointTest, what_cannot_be_written_is_named) {
   layer("transformer_blocks.0.attn.to_q").format = DType::kI8;
   EXPECT_THAT(refused("transformer_blocks.0.attn.to_q"), HasSubstr("int8 weights and e4m3 inputs"));
   recipe_ = good;
+  layer("transformer_blocks.0.attn.to_k").weight_grain = ScaleGrain::kBlock128;
+  EXPECT_THAT(refused("--policy"), HasSubstr("to_k read one input"));
+  recipe_ = good;
   for (LayerRecipe& one : recipe_.layers) one.quantised = false;
   EXPECT_THAT(refused("--policy"), HasSubstr("16 bits"));
 }

@@ -197,6 +197,9 @@ std::optional<QuantizedWeight> WeightStore::require_quantized(const std::string&
   if (!has_shape(layer + ".weight", entry, shape) || check_only_) return std::nullopt;
   QuantizedWeight result = read_codes(layer, entry);
   taken_.emplace_back(entry.source.place.stored, result.weight.codes);
+  if (result.outlier_weight.defined()) {
+    taken_.emplace_back(layer + std::string(kOutlierWeight), result.outlier_weight);
+  }
   return result;
 }
 

@@ -50,6 +50,10 @@ std::uint64_t fingerprint(const weights::WeightStore& store, std::uint64_t hash)
     const auto head = store.first_bytes(name, 64);
     mix(std::string_view(reinterpret_cast<const char*>(head.data()), head.size()));
   }
+  if (const auto& provenance = store.provenance()) {  // the same codes may be multiplied in other ways
+    mix(provenance->layers_hash);
+    mix(weights::activation_form_word(provenance->activations));
+  }
   return hash;
 }
 

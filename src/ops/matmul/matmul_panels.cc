@@ -76,7 +76,7 @@ Result<std::shared_ptr<const PackedWeight>> pack_panels_weight(device::Device& d
     for (std::int64_t n = begin * kPanelColumns; n < end * kPanelColumns; ++n) {
       const std::int64_t first = n / kPanelColumns * kPanelColumns * inner + n % kPanelColumns;
       for (std::int64_t k = 0; k < inner; ++k) {
-        panels.set(first + k * kPanelColumns, n < width ? Row(plain, {n})[k] : 0.0f);  // to its own type: exact
+        panels.put_back(first + k * kPanelColumns, n < width ? Row(plain, {n})[k] : 0.0f);
       }
     }
   });

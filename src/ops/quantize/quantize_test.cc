@@ -39,7 +39,6 @@ struct Case {
   ScaleGrain grain = ScaleGrain::kRow;
   bool multiplier = false;
   std::vector<std::int32_t> outliers = {};
-  std::int64_t padding = 0;
 };
 
 Quantized run(ExecutionContext& context, const Case& c, const TestTensor& x) {

@@ -176,8 +176,34 @@ TEST(ScaledMatmul, codes_stay_eight_bits_in_memory) {
   for (const DType x : {DType::kE4M3, DType::kF32}) {
     const auto packed = pack_scaled_weight(context.device(), weight.view(), {}, {x, ScaleGrain::kRow});
     ASSERT_TRUE(packed.ok());
-    if (packed->packed == nullptr) return;  // below AVX2 only the reference runs
+    ASSERT_EQ(packed->packed != nullptr, context.get().traits().has_avx2);  // below, only the reference runs
+    if (packed->packed == nullptr) GTEST_SKIP() << "no AVX2";
     EXPECT_EQ(packed->packed->byte_count(), 128u * 256u + 128u * sizeof(float));
+  }
+}
+
+TEST(ScaledMatmul, codes_that_rounding_never_makes_stay_what_they_are) {
+  TestContext context;
+  constexpr std::int64_t kSide = 64;
+  const TestTensor x(DType::kF32, Shape{1, kSide});
+  std::fill_n(x.view().f32(), kSide, 0.0f);
+  x.view().f32()[0] = 1.0f;
+  std::vector<float> scales(kSide, 0.5f);
+  std::vector<std::byte> codes(kSide * kSide);
+  codes[0] = std::byte{0x80};  // -128
+  const QuantizedView weight{TensorView(codes.data(), DType::kI8, Shape{kSide, kSide}),
+                             TensorView(scales.data(), DType::kF32, Shape{kSide}), ScaleGrain::kRow};
+  const auto packed = pack_scaled_weight(context.device(), weight, {}, {DType::kF32, ScaleGrain::kRow});
+  ASSERT_TRUE(packed.ok());
+  for (const char* row : {"reference", ""}) {
+    const TestTensor out(DType::kF32, Shape{1, kSide});
+    ScaledMatmulArgs args;
+    args.x = QuantizedView{x, {}, ScaleGrain::kRow};
+    args.weight = *packed;
+    args.out = out;
+    scaled_matmul(context.with_row("scaled_matmul", row), args);
+    EXPECT_EQ(out.view().f32()[0], -64.0f) << row;
+    EXPECT_EQ(out.view().f32()[1], 0.0f) << row;
   }
 }
 

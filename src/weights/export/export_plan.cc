@@ -68,6 +68,9 @@ class Planner {
       if (quantized != options_.quantized.end() && tensor.name.ends_with(kWeightEnding)) {
         const std::string layer = tensor.name.substr(0, tensor.name.size() - kWeightEnding.size());
         if (const auto found = quantized->second.layers.find(layer); found != quantized->second.layers.end()) {
+          if (tensor.shape.element_count() == 0) {
+            return invalid_argument(tensor.name, "is " + tensor.shape.to_string() + ": it cannot be quantised");
+          }
           add_quantized(planned, layer, tensor.shape, found->second, whole(part, i));
           ++layers;
           continue;

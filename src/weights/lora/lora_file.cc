@@ -23,10 +23,15 @@ constexpr std::array<std::string_view, 5> kUpEndings = {".lora_B.weight", ".lora
                                                         ".lora.up.weight", ".lora_linear_layer.up.weight"};
 constexpr std::string_view kAlpha = ".alpha";
 
-/// Kinds of update that are no pair of matrices, by what their keys contain.
+/// Kinds of update that are no pair of matrices, by what their keys contain, or end with.
 struct OtherKind {
   std::string_view word;
   std::string_view what;
+  bool at_end = false;
+
+  bool is_of(std::string_view key) const {
+    return at_end ? key.ends_with(word) : key.find(word) != std::string_view::npos;
+  }
 };
 constexpr OtherKind kOtherKinds[] = {
     {".dora_scale", "is DoRA, which scales whole columns by the base's magnitudes"},
@@ -37,7 +42,8 @@ constexpr OtherKind kOtherKinds[] = {
     {".oft_", "is OFT"},
     {".boft_", "is BOFT"},
     {".glora_", "is GLoRA"},
-    {".diff", "is a whole difference"},
+    {".diff", "is a whole difference", true},
+    {".diff_b", "is a whole difference", true},
     {".lora_B.bias", "is the bias of a LoRA"},
     {".lora_embedding_", "is the LoRA of an embedding"},
 };
@@ -102,7 +108,7 @@ Result<LoraFile> LoraFile::open(const std::filesystem::path& path) {
   std::map<std::string, float> alphas;
   for (const auto& [key, info] : file.tensors()) {
     for (const OtherKind& kind : kOtherKinds) {
-      if (key.find(kind.word) == std::string::npos) continue;
+      if (!kind.is_of(key)) continue;
       return invalid_argument(
           subject, fmt::format("{} {}; plain LoRA, pairs of down and up, is what can be merged", key, kind.what));
     }
@@ -127,7 +133,7 @@ Result<LoraFile> LoraFile::open(const std::filesystem::path& path) {
       return data_corruption(subject, fmt::format("{} has no other half: the file is incomplete",
                                                   halves.down_key.empty() ? halves.up_key : halves.down_key));
     }
-    if (halves.up_key.empty() || halves.module.up.dim(1) != halves.module.down.dim(0)) {
+    if (halves.module.up.dim(1) != halves.module.down.dim(0)) {
       return data_corruption(subject, fmt::format("{} is {}, {} is {}: their ranks differ", halves.down_key,
                                                   halves.module.down.shape().to_string(), halves.up_key,
                                                   halves.module.up.shape().to_string()));
@@ -172,8 +178,14 @@ Result<float> LoraFile::scale_of(const LoraModule& module, std::string_view comp
     for (const auto& member : pattern->get_object()) {
       // A key names a module, or the end of its name.
       const std::string_view key = member.key();
-      if (layer == key || (layer.ends_with(key) && layer[layer.size() - key.size() - 1] == '.'))
-        alpha = &member.value();
+      if (key.find_first_of("^$*+?()[]{}|\\") != std::string_view::npos) {
+        return invalid_argument(subject, fmt::format("alpha_pattern {} of its lora_adapter_metadata is a regular "
+                                                     "expression; names of modules are what can be read",
+                                                     key));
+      }
+      if (layer != key && !(layer.ends_with(key) && layer[layer.size() - key.size() - 1] == '.')) continue;
+      alpha = &member.value();
+      break;  // the first that fits
     }
   }
   if (alpha == nullptr || !alpha->is_number() || alpha->to_number<double>() == 0) return 1.0f;

@@ -40,7 +40,9 @@ std::map<std::string, std::vector<LoraTarget>, std::less<>> lora_names(const std
     const NameSizes sizes{.blocks = part.part == Part::kTransformer ? count_blocks(part) : 0};
     for (std::size_t i = 0; i < part.tensors.size(); ++i) {
       const SourceTensor& tensor = part.tensors[i];
-      if (!tensor.name.ends_with(kWeight) || tensor.shape.rank() < 2) continue;
+      if (!tensor.name.ends_with(kWeight) || tensor.shape.rank() < 2 || tensor.shape.element_count() == 0) {
+        continue;
+      }
       const std::string layer = tensor.name.substr(0, tensor.name.size() - kWeight.size());
       const LoraTarget whole{.part = index, .tensor = i};
       if (part.part != Part::kTransformer) {

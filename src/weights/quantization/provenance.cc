@@ -211,6 +211,19 @@ Status check_tensors(const std::vector<std::shared_ptr<const SafetensorsFile>>& 
   return {};
 }
 
+/// These words are shown on terminals and in logs.
+bool has_control_characters(const boost::json::value& value) {
+  const auto in_text = [](std::string_view text) {
+    return std::ranges::any_of(text, [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+  };
+  if (value.is_string()) return in_text(value.get_string());
+  if (value.is_array()) return std::ranges::any_of(value.get_array(), has_control_characters);
+  if (!value.is_object()) return false;
+  return std::ranges::any_of(value.get_object(), [&in_text](const auto& member) {
+    return in_text(member.key()) || has_control_characters(member.value());
+  });
+}
+
 std::string text_in(const boost::json::object& object, std::string_view member) {
   const auto* value = object.if_contains(member);
   return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
@@ -268,6 +281,7 @@ Result<QuantizationProvenance> parse_provenance(std::string_view text, const std
   boost::system::error_code error;
   const auto value = boost::json::parse(text, error, {}, options);
   if (error || !value.is_object()) return data_corruption(file, subject + " is no JSON object");
+  if (has_control_characters(value)) return data_corruption(file, subject + " holds control characters");
   const boost::json::object& json = value.get_object();
   const Members members(json, file);
   const auto* version = json.if_contains("format_version");
