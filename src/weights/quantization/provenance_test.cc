@@ -95,7 +95,7 @@ TEST(Provenance, what_is_not_its_text_is_named) {
   for (const auto& [from, to, word] :
        {std::tuple("\"tool\"", "\"spool\"", "tool"), std::tuple("\"static\"", "\"statistic\"", "activations_default"),
         std::tuple("\"e5m2\"", "\"e5m3\"", "activation_format"), std::tuple("\"none\"", "7", "activation_exceptions"),
-        std::tuple("{\"prompts\":64}", "64", "calibration"),
+        std::tuple("{\"prompts\":64}", "64", "calibration"), std::tuple("octavo 0.1.0", "octavo\\u001b[2J", "control"),
         std::tuple("{\"format_version\"", "[\"format_version\"", "JSON")}) {
     std::string text = provenance_text(sample());
     const auto at = text.find(from);
