@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMostMeasuredBytes = std::size_t{1} << 30;
+constexpr double kWorstError = 1e30;
 constexpr std::size_t kPictures = 4, kCallsOfPicture = 4;  // 16 velocities, from the first steps to the last
 
 /// What the 16-bit model said along its own way.
@@ -120,8 +121,8 @@ Result<double> velocity_error(const quantize::Recipe& recipe, const weights::Ten
       }
     }
   }
-  // NaN, or a model that says nothing: as bad as can be.
-  return std::isfinite(error) && power > 0 ? error / power : 1.0;
+  // NaN, or a model that says nothing: worse than any error that can be measured.
+  return std::isfinite(error) && power > 0 ? error / power : kWorstError;
 }
 
 /// A log line a load, forty times over, would hide what matters.
@@ -186,6 +187,7 @@ Status apply_auto_policy(quantize::Recipe& recipe, const weights::TensorSource& 
       OCTAVO_ASSIGN_OR_RETURN(purchases[i].velocity_error, velocity_error(quantize::alone(recipe, purchases[i].layers),
                                                                           source, asked, flags, extras, scratch));
     }
+    if (interrupt.requested()) return cancelled("stopped while products were measured");
   }
   quantize::buy_back(recipe, purchases, allowed);
   if (explain) print_ranking(purchases);

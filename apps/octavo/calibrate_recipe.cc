@@ -14,6 +14,7 @@
 #include "pipeline/pipeline.h"
 #include "quantize/calibrate.h"
 #include "quantize/tune.h"
+#include "write_quantized.h"
 
 namespace octavo::app {
 namespace {
@@ -51,6 +52,21 @@ class PromptProgress {
   const Clock::time_point started_;
 };
 
+/// Ctrl-C is ours no longer than somebody looks: what follows the calibration is stopped by it as any process is.
+Result<quantize::Statistics> calibrate(pipeline::Pipeline& pipeline, const std::vector<quantize::Site>& sites,
+                                       const quantize::CalibrationOptions& options) {
+  const Interrupt interrupt;
+  PromptProgress progress;
+  quantize::CalibrationControl control;
+  control.on_progress = [&](const quantize::CalibrationProgress& at) {
+    progress.show(at);
+    if (interrupt.requested()) control.cancel.cancel();
+  };
+  OCTAVO_ASSIGN_OR_RETURN(quantize::Statistics heard, quantize::calibrate(pipeline, sites, options, control));
+  if (interrupt.requested()) return cancelled("stopped at the end of the calibration");
+  return heard;
+}
+
 }  // namespace
 
 void add_calibration_flags(CLI::App& command, CalibrationFlags& flags) {
@@ -81,8 +97,8 @@ Status check_calibration_flags(const CalibrationFlags& flags) {
 }
 
 bool needs_calibration(const quantize::Recipe& recipe, const CalibrationFlags& flags) {
-  return recipe.activations == quantize::Activations::kStatic || flags.smooth > 0 || flags.outliers > 0 ||
-         !flags.prompts.empty() || !flags.calibration.empty() || flags.steps > 0;
+  return recipe.activations == quantize::Activations::kStatic || recipe.find_static() != nullptr || flags.smooth > 0 ||
+         flags.outliers > 0 || !flags.prompts.empty() || !flags.calibration.empty() || flags.steps > 0;
 }
 
 std::filesystem::path statistics_beside(const std::filesystem::path& out) {
@@ -106,18 +122,14 @@ Status calibrate_recipe(quantize::Recipe& recipe, const weights::TensorSource& s
   OCTAVO_CHECK(transformer != parts.end(), "a recipe of a model without transformer");
   const std::vector<quantize::Site> sites = quantize::sites_of(*transformer);
 
+  OCTAVO_RETURN_IF_ERROR(quantize::check_tunable(recipe, sites));
+  OCTAVO_ASSIGN_OR_RETURN(options.model_hash, digest_with_progress(source));
+
   pipeline::LoadOptions load;
   load.threads = flags.threads;
   OCTAVO_ASSIGN_OR_RETURN(const auto pipeline, pipeline::load_pipeline(files, load));
   const auto started = Clock::now();
-  const Interrupt interrupt;
-  PromptProgress progress;
-  quantize::CalibrationControl control;
-  control.on_progress = [&](const quantize::CalibrationProgress& at) {
-    progress.show(at);
-    if (interrupt.requested()) control.cancel.cancel();
-  };
-  OCTAVO_ASSIGN_OR_RETURN(const quantize::Statistics heard, quantize::calibrate(*pipeline, sites, options, control));
+  OCTAVO_ASSIGN_OR_RETURN(const quantize::Statistics heard, calibrate(*pipeline, sites, options));
   spdlog::info("calibrated on {} prompts of {} steps in {:.1f} s", heard.record.prompts, heard.record.steps,
                seconds(Clock::now() - started));
   return quantize::tune(recipe, source, sites, heard, {.smooth_alpha = flags.smooth, .outliers = flags.outliers});

@@ -103,6 +103,11 @@ Status run_merge(const MergeOptions& options, bool quantize_flags_given) {
 
   if (options.quantize) {
     OCTAVO_ASSIGN_OR_RETURN(const quantize::Recipe recipe, recipe_of_flags(*merged, options.flags));
+    if (const quantize::LayerRecipe* layer = recipe.find_static()) {
+      return invalid_argument(layer->layer,
+                              "has static activations by the policy, which need a calibration, which runs the model: "
+                              "merge without --quantize first, then quantise the result");
+    }
     QuantizedWriting writing{.original = &base, .values = merged.get(), .recipe = &recipe};
     writing.quantize_t5 = options.flags.t5_precision == "fp8";
     writing.source = {.model = name_of_model(options.source.model), .loras = records};

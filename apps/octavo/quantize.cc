@@ -89,7 +89,11 @@ Status run_folder(const QuantizeOptions& options, const weights::CheckpointSourc
   writing.multiplier = [&](std::string_view layer) { return folded->multiplier(layer); };
   writing.quantize_t5 = options.flags.t5_precision == "fp8";
   writing.source.model = name_of_model(options.source.model);
-  OCTAVO_ASSIGN_OR_RETURN(writing.source.hash, digest_with_progress(source));
+  if (recipe.calibration) {
+    writing.source.hash = recipe.calibration->model_hash;
+  } else {
+    OCTAVO_ASSIGN_OR_RETURN(writing.source.hash, digest_with_progress(source));
+  }
   OCTAVO_RETURN_IF_ERROR(write_quantized(writing, options.out, extras));
   if (options.calibration.calibration.empty() && !statistics.empty()) std::filesystem::remove(statistics);
   return {};
@@ -126,7 +130,7 @@ void add_quantize(CLI::App& app, int& exit_code) {
   add_calibration_flags(*quantize, options->calibration);
   quantize->add_option("--budget", options->budget,
                        "With --policy auto: how many more bytes the products that are bought back may take, as bytes "
-                       "(20M) or as a share of the 8-bit weights (default: 5%)");
+                       "(20M) or as a share of the products' 8-bit weights (default: 5%)");
   quantize->add_flag("--explain", options->explain,
                      "Print what is decided layer by layer and why; without --out, write nothing");
   quantize

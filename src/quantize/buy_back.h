@@ -33,8 +33,8 @@ std::vector<Purchase> purchases_of(const Recipe& recipe, const std::vector<Site>
 /// The recipe with every layer but these in 16 bits; what is folded into weights stays.
 Recipe alone(const Recipe& recipe, const std::vector<std::string>& layers);
 
-/// Bytes of a budget: "1500000", "20M", "1.5G" (powers of 1000), or "5%" of the bytes that the recipe's 8-bit weights
-/// take. kInvalidArgument naming --budget.
+/// Bytes of a budget: "1500000", "20M", "1.5G" (powers of 1000), or "5%" of what the purchases' 8-bit weights take
+/// (modulations and T5 are not among them). kInvalidArgument naming --budget.
 Result<std::size_t> parse_budget(const std::string& text, const std::vector<Purchase>& purchases);
 
 /// Ranks by error a byte, buys in that order whatever still fits, and writes both into the reasons of the layers. All

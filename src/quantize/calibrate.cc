@@ -1,6 +1,7 @@
 #include "quantize/calibrate.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 
@@ -13,13 +14,32 @@ namespace {
 
 constexpr const char* kTransformer = "transformer";
 
+/// Each with its length before it: no two lists are one text.
 std::string hash_of(const std::vector<PromptEntry>& prompts) {
   Sha256 hash;
   for (const PromptEntry& entry : prompts) {
-    hash.update(entry.prompt);
-    hash.update("\n");
-    hash.update(entry.negative_prompt);
-    hash.update("\n");
+    for (const std::string* text : {&entry.prompt, &entry.negative_prompt}) {
+      hash.update(fmt::format("{}:", text->size()));
+      hash.update(*text);
+    }
+  }
+  return hash.finish_hex();
+}
+
+/// Of all that tokenizers have a say in: another vocabulary's ids are other inputs.
+std::string hash_of_tokens(const pipeline::Pipeline& pipeline,
+                           const std::vector<generation::GenerationRequest>& requests) {
+  const pipeline::TextConditioner conditioner(pipeline.model());
+  Sha256 hash;
+  const auto add = [&](const text::WeightedIds& ids) {
+    hash.update(fmt::format("{}:{};", ids.ids.size(), fmt::join(ids.ids, ",")));
+  };
+  for (const generation::GenerationRequest& request : requests) {
+    for (const pipeline::TextTokens& branch : conditioner.tokenize(request)) {
+      for (const text::WeightedIds& chunk : branch.clip_l) add(chunk);
+      for (const text::WeightedIds& chunk : branch.clip_g) add(chunk);
+      add(branch.t5);
+    }
   }
   return hash.finish_hex();
 }
@@ -29,11 +49,13 @@ std::string difference(const Statistics& stored, const Statistics& wanted) {
   const CalibrationRecord &a = stored.record, &b = wanted.record;
   if (a.model_hash != b.model_hash) return "another model";
   if (a.prompts_hash != b.prompts_hash) return "other prompts";
+  if (a.tokens_hash != b.tokens_hash) return "other tokenizers";
   if (a.steps != b.steps) return fmt::format("{} steps instead of {}", a.steps, b.steps);
   if (a.seed != b.seed) return fmt::format("seed {} instead of {}", a.seed, b.seed);
   if (a.guidance_scale != b.guidance_scale || stored.branches != wanted.branches) {
     return fmt::format("guidance {} instead of {}", a.guidance_scale, b.guidance_scale);
   }
+  if (a.shift != b.shift) return fmt::format("a schedule's shift of {} instead of {}", a.shift, b.shift);
   if (a.width != b.width || a.height != b.height) {
     return fmt::format("{} x {} pixels instead of {} x {}", a.width, a.height, b.width, b.height);
   }
@@ -108,14 +130,16 @@ Result<Statistics> calibrate(pipeline::Pipeline& pipeline, const std::vector<Sit
   OCTAVO_ASSIGN_OR_RETURN(const pipeline::DenoiseState first, pipeline.begin(requests.front(), 0));
   const bool guided = requests.front().guidance_scale > 1;
   const CalibrationRecord record{.prompts_hash = hash_of(options.prompts),
+                                 .tokens_hash = hash_of_tokens(pipeline, requests),
                                  .prompts = static_cast<std::int64_t>(requests.size()),
                                  .steps = first.sampler.steps(),
                                  .seed = options.seed,
                                  .width = requests.front().width,
                                  .height = requests.front().height,
                                  .guidance_scale = requests.front().guidance_scale,
+                                 .shift = pipeline.model().flow.shift,
                                  .arithmetic = std::string(dtype_name(pipeline.activation_dtype())),
-                                 .model_hash = pipeline.capabilities().model_hash};
+                                 .model_hash = options.model_hash};
   OCTAVO_ASSIGN_OR_RETURN(Statistics statistics, start(Statistics::empty(record, guided ? 2 : 1, sites), options.file));
   const std::int64_t resumed = statistics.finished_prompts;
   if (resumed > 0) spdlog::info("{} of {} prompts are in {} already", resumed, record.prompts, options.file.string());

@@ -24,6 +24,8 @@ struct CalibrationOptions {
   std::int64_t seed = 0;             // prompt i is drawn from seed + i
   double guidance_scale = -1;        // < 0 = the model's default
   int width = 0, height = 0;         // 0 = the model's default
+  /// Which model it is, so that statistics of another are told apart: its weights::digest_source.
+  std::string model_hash;
   /// Where statistics are kept, written after each prompt; an unfinished file goes on. Empty: in memory alone.
   std::filesystem::path file;
 };

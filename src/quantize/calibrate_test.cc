@@ -116,6 +116,19 @@ TEST(Calibration, a_file_of_another_calibration_is_refused) {
   other = options;
   other.prompts[1].prompt = "three cats";
   EXPECT_THAT(error(other), HasSubstr("other prompts"));
+  other = options;
+  other.model_hash = "0123";
+  EXPECT_THAT(error(other), HasSubstr("calibration.safetensors: holds a calibration with another model"));
+  auto stored = Statistics::load(options.file);
+  ASSERT_TRUE(stored.ok());
+  const auto with = [&](auto&& change) {
+    Statistics changed = *stored;
+    change(changed.record);
+    OCTAVO_CHECK(changed.save(options.file).ok(), "cannot write");
+    return error(options);
+  };
+  EXPECT_THAT(with([](CalibrationRecord& record) { record.tokens_hash = "0123"; }), HasSubstr("other tokenizers"));
+  EXPECT_THAT(with([](CalibrationRecord& record) { record.shift = 1; }), HasSubstr("shift of 1 instead of 3"));
   std::ofstream(options.file) << "not statistics";
   EXPECT_THAT(error(options), HasSubstr("calibration.safetensors"));
 }

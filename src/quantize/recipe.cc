@@ -123,12 +123,14 @@ CalibrationRecord read_calibration(const boost::json::object& json, const std::s
   Reader in(json, place, status);
   CalibrationRecord record;
   record.prompts_hash = in.text("prompts_hash");
+  record.tokens_hash = in.text("tokens_hash");
   record.prompts = in.integer("prompts");
   record.steps = in.integer("steps");
   record.seed = in.integer("seed");
   record.width = in.integer("width");
   record.height = in.integer("height");
   record.guidance_scale = in.number("guidance_scale");
+  record.shift = in.number("shift");
   record.arithmetic = in.text("arithmetic");
   record.model_hash = in.text("model_hash");
   return record;
@@ -155,14 +157,23 @@ const LayerRecipe* Recipe::find(std::string_view layer) const {
   return found == layers.end() ? nullptr : &*found;
 }
 
+const LayerRecipe* Recipe::find_static() const {
+  const auto found = std::find_if(layers.begin(), layers.end(), [](const LayerRecipe& one) {
+    return one.quantised && one.activations == Activations::kStatic;
+  });
+  return found == layers.end() ? nullptr : &*found;
+}
+
 boost::json::object to_json(const CalibrationRecord& record) {
   return {{"prompts_hash", record.prompts_hash},
+          {"tokens_hash", record.tokens_hash},
           {"prompts", record.prompts},
           {"steps", record.steps},
           {"seed", record.seed},
           {"width", record.width},
           {"height", record.height},
           {"guidance_scale", record.guidance_scale},
+          {"shift", record.shift},
           {"arithmetic", record.arithmetic},
           {"model_hash", record.model_hash}};
 }

@@ -53,14 +53,16 @@ struct LayerRecipe {
 
 /// What the statistics behind a recipe come from; goes into the checkpoint's provenance.
 struct CalibrationRecord {
-  std::string prompts_hash;  // SHA-256 over prompts and negative prompts, a line each
+  std::string prompts_hash;  // SHA-256 over prompts and negative prompts
+  std::string tokens_hash;   // SHA-256 over what the model's tokenizers make of them
   std::int64_t prompts = 0;
   std::int64_t steps = 0;
   std::int64_t seed = 0;
   std::int64_t width = 0, height = 0;  // pixels
   double guidance_scale = 0.0;
+  double shift = 0.0;      // of the schedule
   std::string arithmetic;  // of the activations that were seen: "f32", "bf16"
-  std::string model_hash;  // Capabilities::model_hash of the model that ran
+  std::string model_hash;  // of the model that ran: weights::digest_source
   bool operator==(const CalibrationRecord&) const = default;
 };
 
@@ -79,6 +81,8 @@ struct Recipe {
 
   /// Null for a layer that the recipe does not name.
   const LayerRecipe* find(std::string_view layer) const;
+  /// The first quantised layer whose input has a static scale, which calibration finds; null when none has.
+  const LayerRecipe* find_static() const;
 };
 
 /// Numbers survive the round trip bit for bit.

@@ -12,12 +12,14 @@ namespace {
 
 Recipe some_recipe() {
   Recipe recipe{.calibration = CalibrationRecord{.prompts_hash = "ab12",
+                                                 .tokens_hash = "cd34",
                                                  .prompts = 64,
                                                  .steps = 28,
                                                  .seed = 7,
                                                  .width = 256,
                                                  .height = 192,
                                                  .guidance_scale = 4.5,
+                                                 .shift = 3.25,
                                                  .arithmetic = "f32",
                                                  .model_hash = "0123456789"},
                 .activations = Activations::kStatic,

@@ -13,7 +13,7 @@ namespace octavo::quantize {
 namespace {
 
 constexpr const char* kMetadata = "octavo.calibration";
-constexpr std::int64_t kFormatVersion = 1;
+constexpr std::int64_t kFormatVersion = 2;
 
 float percentile_of(std::span<const std::int64_t> histogram, float largest, double fraction) {
   // Histograms of several steps may lie one after another.

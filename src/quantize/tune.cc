@@ -12,7 +12,7 @@ namespace octavo::quantize {
 namespace {
 
 constexpr float kMostSmoothing = 4096.0f;  // and its inverse: 16-bit weights keep their range
-/// The kept tokens are few: one that they do not show is cut by no more than this.
+/// The kept tokens are few: an input that they do not show is cut by no more than this.
 constexpr float kMostClipping = 4.0f;
 constexpr double kWorthClipping = 0.05;  // of the squared error
 constexpr std::array<double, 2> kClippingFractions = {0.9999, 0.999};
@@ -27,16 +27,17 @@ float median(std::vector<float> values) {
 struct Measured {
   const Site* site = nullptr;
   std::vector<const InputStatistics*> inputs;
-  InputSample input;
+  InputSample input;                 // of all the site's inputs together
   std::vector<float> channel_amax;   // over the site's inputs
   std::vector<LayerRecipe*> layers;  // quantised ones alone
+  std::vector<InputSample> samples;  // each layer's own: attention's output has another for each stream
   std::vector<WeightSample> weights;
 };
 
 /// The site's error: of its layers' products together, each by its share of the output.
 double error_of(const Measured& at, const std::vector<LayerRecipe>& layers) {
   double error = 0;
-  for (std::size_t i = 0; i < layers.size(); ++i) error += output_error(layers[i], at.input, at.weights[i]);
+  for (std::size_t i = 0; i < layers.size(); ++i) error += output_error(layers[i], at.samples[i], at.weights[i]);
   return error / static_cast<double>(layers.size());
 }
 
@@ -64,15 +65,23 @@ float kept_percentile(const Measured& at, const LayerRecipe& layer, double fract
   return *place;
 }
 
-/// Sets static_amax where it is asked for: the largest input, or a percentile when clipping there errs less. Returns
-/// what was taken, in words.
+/// Sets static_amax where it is asked for: the largest input, or a percentile, but no less than 1 / kMostClipping of
+/// the largest, when clipping there errs less. Returns what was taken, in words.
 std::string choose_static_amax(const Measured& at, std::vector<LayerRecipe>& layers) {
-  if (layers.front().activations != Activations::kStatic) return "";
+  if (std::none_of(layers.begin(), layers.end(),
+                   [](const LayerRecipe& layer) { return layer.activations == Activations::kStatic; })) {
+    return "";
+  }
+  const float largest = remaining_amax(at, layers.front());
+  if (!(largest > 0)) {
+    for (LayerRecipe& layer : layers) layer.static_amax = 1.0f;  // any scale holds zeros
+    return "static scale of 1: every input was 0";
+  }
   struct Candidate {
     float amax;
     std::string words;
   };
-  std::vector<Candidate> candidates = {{remaining_amax(at, layers.front()), "largest input"}};
+  std::vector<Candidate> candidates = {{largest, "largest input"}};
   const bool changed = !layers.front().smooth.empty() || !layers.front().outliers.empty();
   for (const double fraction : kClippingFractions) {
     float amax = 0;
@@ -81,8 +90,11 @@ std::string choose_static_amax(const Measured& at, std::vector<LayerRecipe>& lay
     } else {
       for (const InputStatistics* input : at.inputs) amax = std::max(amax, input->percentile(fraction));
     }
-    if (amax > 0 && amax < candidates.front().amax)
-      candidates.push_back({amax, fmt::format("{:g} % of inputs", 100 * fraction)});
+    const float floor = largest / kMostClipping;
+    const std::string words = amax < floor ? fmt::format("largest input / {:g}", kMostClipping)
+                                           : fmt::format("{:g} % of inputs", 100 * fraction);
+    amax = std::max(amax, floor);
+    if (amax < candidates.back().amax) candidates.push_back({amax, words});
   }
   double least = 0;
   const Candidate* best = nullptr;
@@ -163,7 +175,8 @@ void tune_site(const Measured& at, const TuneOptions& options, std::int64_t bran
     words = scale;
     least = error;
   };
-  const bool eight_bit_input = best.front().activations != Activations::kNone;
+  const bool eight_bit_input = std::any_of(
+      best.begin(), best.end(), [](const LayerRecipe& layer) { return layer.activations != Activations::kNone; });
   if (options.smooth_alpha > 0 && eight_bit_input) {
     const std::vector<float> factors = smoothing(at, options.smooth_alpha);
     if (!factors.empty()) {
@@ -180,7 +193,7 @@ void tune_site(const Measured& at, const TuneOptions& options, std::int64_t bran
   }
   for (std::size_t i = 0; i < best.size(); ++i) {
     LayerRecipe& layer = best[i];
-    layer.output_error = output_error(layer, at.input, at.weights[i]);
+    layer.output_error = output_error(layer, at.samples[i], at.weights[i]);
     layer.reason += fmt::format("; output SQNR {:.1f} dB", -10 * std::log10(std::max(layer.output_error, 1e-30)));
     if (!words.empty()) layer.reason += "; " + words;
     for (const std::string& note : notes) layer.reason += "; " + note;
@@ -213,6 +226,17 @@ Spread spread_of(std::span<const InputStatistics* const> inputs, std::int64_t br
   return spread;
 }
 
+Status check_tunable(const Recipe& recipe, const std::vector<Site>& sites) {
+  for (const LayerRecipe& layer : recipe.layers) {
+    if (!layer.quantised || layer.activations != Activations::kStatic || site_of(sites, layer.layer)) continue;
+    return invalid_argument(
+        layer.layer,
+        "cannot have static activations: calibration listens to the blocks' products alone; give it "
+        "token or none in the policy");
+  }
+  return {};
+}
+
 Status tune(Recipe& recipe, const weights::TensorSource& source, const std::vector<Site>& sites,
             const Statistics& statistics, const TuneOptions& options) {
   const auto& parts = source.parts();
@@ -241,6 +265,10 @@ Status tune(Recipe& recipe, const weights::TensorSource& source, const std::vect
       }
     }
     for (const LayerRecipe* layer : at.layers) {
+      const auto own = std::find_if(at.inputs.begin(), at.inputs.end(),
+                                    [&](const InputStatistics* input) { return input->layer == layer->layer; });
+      const bool per_stream = site.producer == Site::Producer::kValues && own != at.inputs.end();
+      at.samples.push_back(per_stream ? sample_of(std::span(&*own, 1)) : at.input);
       OCTAVO_ASSIGN_OR_RETURN(WeightSample weight, sample_weight(source, part, layer->layer));
       at.weights.push_back(std::move(weight));
     }

@@ -35,6 +35,10 @@ struct Spread {
 };
 Spread spread_of(std::span<const InputStatistics* const> inputs, std::int64_t branches);
 
+/// What tune() could not do, told before anything is run. kInvalidArgument naming a quantised layer with static
+/// activations whose input no site has, and so nobody listens to.
+Status check_tunable(const Recipe& recipe, const std::vector<Site>& sites);
+
 /// Fills static_amax, smooth, outliers, output_error and the reasons of a planned recipe's quantised layers, and the
 /// recipe's calibration. Layers of one site stay equal. kInvalidArgument when the statistics are of other layers.
 Status tune(Recipe& recipe, const weights::TensorSource& source, const std::vector<Site>& sites,

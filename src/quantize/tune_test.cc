@@ -30,6 +30,15 @@ class Calibrated {
   const weights::TensorSource& source() const { return source_; }
   const Statistics& statistics() const { return statistics_; }
 
+  const std::vector<Site>& sites() const { return sites_; }
+  Statistics& statistics() { return statistics_; }
+  InputStatistics& input(const std::string& layer) {
+    for (InputStatistics& one : statistics_.inputs) {
+      if (one.layer == layer) return one;
+    }
+    OCTAVO_CHECK(false, "nobody heard {}", layer);
+  }
+
   Recipe tuned(const RecipeOptions& planned, const TuneOptions& options) const {
     auto recipe = plan_recipe(part(), default_policy(), planned);
     OCTAVO_CHECK(recipe.ok(), "{}", recipe.status().to_string());
@@ -125,6 +134,60 @@ TEST(Tune, reasons_say_what_was_measured) {
   EXPECT_THAT(reason, HasSubstr("static scale from "));
   EXPECT_THAT(reason, HasSubstr("over the steps"));
   EXPECT_THAT(reason, HasSubstr("times the median"));
+}
+
+constexpr const char* kSecondProduct = "transformer_blocks.0.ff.net.2";
+
+TEST(Tune, clips_no_more_than_a_quarter_of_an_input_that_the_sample_does_not_show) {
+  Calibrated model(0);
+  InputStatistics& input = model.input(kSecondProduct);
+  const float before = input.largest();
+  input.amax.front() = input.channel_amax.front() = 1e6f * before;  // neither in the sample nor in the histogram
+  const Recipe recipe = model.tuned(kTensorStatic, {});
+  EXPECT_EQ(recipe.find(kSecondProduct)->static_amax, 1e6f * before / 4);
+  EXPECT_THAT(recipe.find(kSecondProduct)->reason, HasSubstr("static scale from largest input / 4"));
+}
+
+TEST(Tune, an_input_of_zeros_has_a_static_scale_too) {
+  Calibrated model(0);
+  InputStatistics& input = model.input(kSecondProduct);
+  std::fill(input.amax.begin(), input.amax.end(), 0.0f);
+  std::fill(input.channel_amax.begin(), input.channel_amax.end(), 0.0f);
+  std::fill(input.sample.begin(), input.sample.end(), to_bfloat16(0.0f));
+  EXPECT_EQ(model.tuned(kTensorStatic, {.smooth_alpha = 0.5, .outliers = 4}).find(kSecondProduct)->static_amax, 1.0f);
+}
+
+TEST(Tune, a_site_whose_later_layer_alone_is_static_gets_a_scale) {
+  const Calibrated model(0);
+  auto recipe = plan_recipe(model.part(), default_policy(), kChannelToken);
+  ASSERT_TRUE(recipe.ok());
+  EXPECT_EQ(recipe->find_static(), nullptr);
+  const std::string name = "transformer_blocks.0.attn.to_v";
+  for (LayerRecipe& layer : recipe->layers) {
+    if (layer.layer == name) layer.activations = Activations::kStatic;
+  }
+  EXPECT_EQ(recipe->find_static(), recipe->find(name));
+  ASSERT_TRUE(tune(*recipe, model.source(), model.sites(), model.statistics(), {}).ok());
+  EXPECT_GT(recipe->find(name)->static_amax, 0.0f);
+}
+
+TEST(Tune, attentions_output_is_judged_stream_by_stream) {
+  Calibrated model(0);
+  const std::string image = "transformer_blocks.0.attn.to_out.0", text = "transformer_blocks.0.attn.to_add_out";
+  const double before = model.tuned(kChannelToken, {}).find(image)->output_error;
+  for (BFloat16& value : model.input(text).sample) value = to_bfloat16(448.0f);  // no error of the input at all
+  const Recipe recipe = model.tuned(kChannelToken, {});
+  EXPECT_EQ(recipe.find(image)->output_error, before);
+  EXPECT_NE(recipe.find(text)->output_error, before);
+}
+
+TEST(Tune, refuses_static_activations_that_nobody_listens_to) {
+  const Calibrated model(0);
+  auto recipe = plan_recipe(model.part(), default_policy(), kTensorStatic);
+  ASSERT_TRUE(recipe.ok());
+  EXPECT_TRUE(check_tunable(*recipe, model.sites()).ok());
+  for (LayerRecipe& layer : recipe->layers) layer.quantised = true;
+  EXPECT_THAT(check_tunable(*recipe, model.sites()).to_string(), HasSubstr(": cannot have static activations"));
 }
 
 TEST(LayerError, is_nothing_for_values_that_codes_hold) {

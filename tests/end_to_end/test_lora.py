@@ -158,6 +158,11 @@ class Merge(unittest.TestCase):
                                 (("--quantize", "--activations", "static"), "calibration"),
                                 (("--quantize", "--policy", "auto"), "calibration")):
             self.assertIn(word, self.refused("--lora", lora, *arguments))
+        policy = self.root / "policy.json"
+        policy.write_text('{"rules": [{"pattern": "transformer_blocks.0.ff.net.2", "quantise": true, '
+                          '"activations": "static"}]}')
+        self.assertIn("transformer_blocks.0.ff.net.2: has static activations",
+                      self.refused("--lora", lora, "--quantize", "--policy", str(policy)))
         self.assertIn("none.safetensors", self.refused("--lora", str(self.root / "none.safetensors:0.5")))
         self.assertIn("not a finite number", self.refused("--lora", f"{lora}:inf"))
 
