@@ -156,3 +156,17 @@ def join_safetensors(header: dict, tensors: bytes) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + tensors
+
+
+def tensors_of(folder: Path):
+    """{name: (dtype, shape, bytes)} and the metadata of the one file of a part."""
+    (path,) = folder.glob("*.safetensors")
+    header, data = split_safetensors(path.read_bytes())
+    metadata = header.pop("__metadata__", {})
+    return {name: (entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
+            for name, entry in header.items()}, metadata
+
+
+def bf16(data: bytes):
+    """The values of stored bf16."""
+    return [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]

@@ -6,7 +6,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from octavo_process import join_safetensors, run, split_safetensors
+from octavo_process import bf16, join_safetensors, run, tensors_of
 
 SMALL = ("--family", "medium", "--blocks", "3", "--heads", "2", "--width-of-t5", "128", "--width-of-vae", "32")
 WIDTH, RANK = 128, 2
@@ -22,18 +22,6 @@ def f32_file(path: Path, tensors: dict, metadata=None):
         data += packed
     path.write_bytes(join_safetensors(header, data))
     return path
-
-
-def tensors_of(folder: Path):
-    (path,) = folder.glob("*.safetensors")
-    header, data = split_safetensors(path.read_bytes())
-    metadata = header.pop("__metadata__", {})
-    return {name: (entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
-            for name, entry in header.items()}, metadata
-
-
-def bf16(data: bytes):
-    return [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]
 
 
 def pattern(count: int, scale: float):

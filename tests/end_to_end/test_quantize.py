@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from octavo_process import MODEL, OCTAVO, join_safetensors, run, split_safetensors
+from octavo_process import MODEL, OCTAVO, bf16, join_safetensors, run, split_safetensors, tensors_of
 
 SMALL = ("--family", "medium", "--blocks", "3", "--heads", "2", "--width-of-t5", "128", "--width-of-vae", "32")
 LAYER = "transformer_blocks.0.ff.net.0.proj"
@@ -51,19 +51,6 @@ class Folder(unittest.TestCase):
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
         return done.stderr
-
-
-def tensors_of(folder: Path):
-    """{name: (dtype, shape, bytes)} and the metadata of the one file of a part."""
-    (path,) = folder.glob("*.safetensors")
-    header, data = split_safetensors(path.read_bytes())
-    metadata = header.pop("__metadata__", {})
-    return {name: (entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])])
-            for name, entry in header.items()}, metadata
-
-
-def bf16(data: bytes):
-    return [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]
 
 
 def dequantised(tensors, layer):
