@@ -114,6 +114,17 @@ class TestTensor {
   TensorView view_;
 };
 
+/// Codes of 8 bits with a scale a row, poisoned at first.
+struct TestCodes {
+  TestCodes(DType format, const Shape& shape)
+      : codes(format, shape), scales(DType::kF32, Shape{shape.element_count() / shape[-1]}) {}
+  QuantizedView view() const { return {codes, scales, ScaleGrain::kRow}; }
+  bool same_bytes(const TestCodes& other) const {
+    return codes.same_bytes(other.codes) && scales.same_bytes(other.scales);
+  }
+  TestTensor codes, scales;
+};
+
 inline const testing::Tolerance& op_tolerance(DType output) {
   return output == DType::kF32 ? testing::kOpF32 : testing::kOpBf16Stored;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "tensor/quantized.h"
+
 namespace octavo::ops {
 
 void require_shape(std::string_view op, std::string_view argument, const TensorView& view, const Shape& shape) {
@@ -24,6 +26,18 @@ void require_dtype(std::string_view op, std::string_view argument, const TensorV
 
 void require_contiguous(std::string_view op, std::string_view argument, const TensorView& view) {
   OCTAVO_CHECK(view.contiguous(), "op {}: {} {} is not contiguous", op, argument, view.shape().to_string());
+}
+
+void require_row_scales(std::string_view op, std::string_view argument, const TensorView& out,
+                        const TensorView& scales) {
+  OCTAVO_CHECK(is_quantized(out.dtype()) == scales.defined(), "op {}: the scales of {} come with codes, it is {}", op,
+               argument, dtype_name(out.dtype()));
+  if (!scales.defined()) return;
+  require_contiguous(op, argument, out);
+  const std::string name = std::string(argument) + "'s scales";
+  require_dtype(op, name, scales, {DType::kF32});
+  require_contiguous(op, name, scales);
+  require_shape(op, name, scales, Shape{out.dim(-1) == 0 ? 0 : out.element_count() / out.dim(-1)});
 }
 
 }  // namespace octavo::ops

@@ -14,5 +14,8 @@ void require_rank(std::string_view op, std::string_view argument, const TensorVi
 void require_dtype(std::string_view op, std::string_view argument, const TensorView& view,
                    std::initializer_list<DType> allowed);
 void require_contiguous(std::string_view op, std::string_view argument, const TensorView& view);
+/// An output that may hold codes: `scales`, one f32 a row of it, are there exactly when it does.
+void require_row_scales(std::string_view op, std::string_view argument, const TensorView& out,
+                        const TensorView& scales);
 
 }  // namespace octavo::ops

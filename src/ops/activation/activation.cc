@@ -3,7 +3,7 @@
 #include "ops/activation/activation_kernels.h"
 #include "ops/parallel_rows.h"
 #include "ops/require.h"
-#include "ops/vector_row.h"
+#include "tensor/quantized.h"
 
 namespace octavo::ops {
 namespace {
@@ -14,12 +14,16 @@ void activation_vector(ExecutionContext& context, const ActivationArgs& args, vo
   run_rows(context, args, rows, kCost * args.x.dim(-1), activation_rows);
 }
 
+bool has_vectors_and_plain_out(const ActivationArgs& args, const DeviceTraits& traits) {
+  return traits.has_avx2 && !is_quantized(args.out.dtype());
+}
+
 }  // namespace
 
 KernelTable<ActivationArgs>& activation_table() {
-  static KernelTable<ActivationArgs> table("activation",
-                                           {{.name = "vector", .supports = has_vectors, .run = activation_vector},
-                                            {.name = "reference", .run = activation_reference}});
+  static KernelTable<ActivationArgs> table(
+      "activation", {{.name = "vector", .supports = has_vectors_and_plain_out, .run = activation_vector},
+                     {.name = "reference", .run = activation_reference}});
   return table;
 }
 
@@ -29,7 +33,8 @@ void activation(ExecutionContext& context, const ActivationArgs& args) {
                args.x.shape().to_string());
   require_dtype(op, "x", args.x, {DType::kF32, DType::kBF16});
   require_shape(op, "out", args.out, args.x.shape());
-  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16, DType::kE4M3, DType::kI8});
+  require_row_scales(op, "out", args.out, args.out_dequant_scale);
   if (args.multiplier.defined()) {
     require_shape(op, "multiplier", args.multiplier, args.x.shape());
     require_dtype(op, "multiplier", args.multiplier, {DType::kF32, DType::kBF16});

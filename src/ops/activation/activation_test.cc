@@ -7,6 +7,7 @@
 
 #include "ops/activation/activation_kernels.h"
 #include "ops/op_test.h"
+#include "ops/quantize/quantize.h"
 
 namespace octavo::ops {
 namespace {
@@ -59,6 +60,34 @@ TEST(Activation, works_in_place) {
     activation(context.with_row("activation", row), {.activation = Activation::kSilu, .x = x, .out = expected});
     activation(context.with_row("activation", row), {.activation = Activation::kSilu, .x = x, .out = x});
     EXPECT_TRUE(x.same_bytes(expected)) << row;
+  }
+}
+
+TEST(Activation, codes_are_those_of_the_result_in_bf16_and_quantize) {
+  TestContext context;
+  for (const Shape& shape : {Shape{1, 1}, Shape{3, 17}, Shape{2, 3, 530}}) {
+    for (const Activation kind : kAll) {
+      for (const DType format : {DType::kE4M3, DType::kI8}) {
+        for (const bool gated : {false, true}) {
+          const TestTensor x = TestTensor::random(kBF16, shape, 1, 3.0f, 0.0f, 3);
+          const TestTensor multiplier = TestTensor::random(kF32, shape, 2);
+          const TestTensor plain(kBF16, shape);
+          const TestCodes codes(format, shape), expected(format, shape);
+          ActivationArgs args;
+          args.activation = kind;
+          args.x = x;
+          if (gated) args.multiplier = multiplier;
+          args.out = plain;
+          activation(context.with_row("activation", "reference"), args);
+          quantize(context.get(),
+                   {.x = plain, .multiplier = {}, .outliers = {}, .out = expected.view(), .outlier_values = {}});
+          args.out = codes.codes;
+          args.out_dequant_scale = codes.scales;
+          activation(context.with_row("activation", "reference"), args);
+          EXPECT_TRUE(codes.same_bytes(expected)) << static_cast<int>(kind) << shape.to_string();
+        }
+      }
+    }
   }
 }
 

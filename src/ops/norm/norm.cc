@@ -4,6 +4,7 @@
 #include "ops/parallel_rows.h"
 #include "ops/require.h"
 #include "ops/vector_row.h"
+#include "tensor/quantized.h"
 
 namespace octavo::ops {
 namespace {
@@ -17,12 +18,20 @@ void require_modulation(std::string_view op, std::string_view argument, const Te
   require_dtype(op, argument, view, {kF32});
 }
 
+/// An output of a norm, and its scales where it holds codes.
+void require_out(std::string_view op, std::string_view argument, const TensorView& out, const TensorView& scales,
+                 const TensorView& x) {
+  require_shape(op, argument, out, x.shape());
+  require_dtype(op, argument, out, {kF32, kBF16, DType::kE4M3, DType::kI8});
+  require_row_scales(op, argument, out, scales);
+}
+
 /// A second output beside `out`, which must exist and be modulated.
 void require_second(std::string_view op, const SecondModulation& second, const TensorView& x, const TensorView& out,
                     const TensorView& scale) {
   if (!second.defined()) return;
   OCTAVO_CHECK(out.defined() && scale.defined(), "op {}: second goes with a modulated out", op);
-  require_shape(op, "second.out", second.out, x.shape());
+  require_out(op, "second.out", second.out, second.dequant_scale, x);
   require_dtype(op, "second.out", second.out, {out.dtype()});
   require_modulation(op, "second.scale", second.scale, x);
   require_modulation(op, "second.shift", second.shift, x);
@@ -31,6 +40,12 @@ void require_second(std::string_view op, const SecondModulation& second, const T
 void require_vector(std::string_view op, std::string_view argument, const TensorView& view, std::int64_t width) {
   require_shape(op, argument, view, Shape{width});
   require_dtype(op, argument, view, {kF32});
+}
+
+/// Residual streams in f32, outputs that are no codes.
+template <typename Args>
+bool has_vectors_and_plain_tensors(const Args& args, const DeviceTraits& traits) {
+  return traits.has_avx2 && args.x.dtype() == kF32 && !is_quantized(args.out.dtype());
 }
 
 void layer_norm_vector(ExecutionContext& context, const LayerNormArgs& args, void*) {
@@ -52,18 +67,17 @@ void qkv_split_norm_vector(ExecutionContext& context, const QkvSplitNormArgs& ar
 }  // namespace
 
 KernelTable<LayerNormArgs>& layer_norm_table() {
-  static KernelTable<LayerNormArgs> table("layer_norm",
-                                          {{.name = "vector", .supports = has_vectors, .run = layer_norm_vector},
-                                           {.name = "reference", .run = layer_norm_reference}});
+  static KernelTable<LayerNormArgs> table(
+      "layer_norm", {{.name = "vector", .supports = has_vectors_and_plain_tensors, .run = layer_norm_vector},
+                     {.name = "reference", .run = layer_norm_reference}});
   return table;
 }
 
 void layer_norm(ExecutionContext& context, const LayerNormArgs& args) {
   constexpr std::string_view op = "layer_norm";
   require_rank(op, "x", args.x, 3);
-  require_dtype(op, "x", args.x, {kF32});
-  require_shape(op, "out", args.out, args.x.shape());
-  require_dtype(op, "out", args.out, {kF32, kBF16});
+  require_dtype(op, "x", args.x, {kF32, kBF16});
+  require_out(op, "out", args.out, args.out_dequant_scale, args.x);
   OCTAVO_CHECK(args.weight.defined() == args.bias.defined() && args.scale.defined() == args.shift.defined() &&
                    !(args.weight.defined() && args.scale.defined()),
                "op layer_norm: weight and bias, or scale and shift, or neither pair");
@@ -81,21 +95,21 @@ void layer_norm(ExecutionContext& context, const LayerNormArgs& args) {
 
 KernelTable<GateResidualNormArgs>& gate_residual_norm_table() {
   static KernelTable<GateResidualNormArgs> table(
-      "gate_residual_norm", {{.name = "vector", .supports = has_vectors, .run = gate_residual_norm_vector},
-                             {.name = "reference", .run = gate_residual_norm_reference}});
+      "gate_residual_norm",
+      {{.name = "vector", .supports = has_vectors_and_plain_tensors, .run = gate_residual_norm_vector},
+       {.name = "reference", .run = gate_residual_norm_reference}});
   return table;
 }
 
 void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& args) {
   constexpr std::string_view op = "gate_residual_norm";
   require_rank(op, "x", args.x, 3);
-  require_dtype(op, "x", args.x, {kF32});
+  require_dtype(op, "x", args.x, {kF32, kBF16});
   require_shape(op, "y", args.y, args.x.shape());
   require_dtype(op, "y", args.y, {kF32, kBF16});
   require_modulation(op, "gate", args.gate, args.x);
   if (args.out.defined()) {
-    require_shape(op, "out", args.out, args.x.shape());
-    require_dtype(op, "out", args.out, {kF32, kBF16});
+    require_out(op, "out", args.out, args.out_dequant_scale, args.x);
     require_modulation(op, "scale", args.scale, args.x);
     require_modulation(op, "shift", args.shift, args.x);
   }

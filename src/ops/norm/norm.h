@@ -1,4 +1,8 @@
 // Row norms at the grain of the fast kernels: statistics in f32, one pass over memory.
+//
+// A norm that feeds a quantised product may write the product's input itself: `out` then holds codes (e4m3 | i8,
+// contiguous) and out_dequant_scale their scales, a token each. Codes and scales are those of ops::quantize
+// (ScaleGrain::kRow) of the output rounded to bf16, bit for bit.
 #pragma once
 
 #include "ops/kernel_table.h"
@@ -10,35 +14,38 @@ namespace octavo::ops {
 struct SecondModulation {
   TensorView shift;  // as the first's
   TensorView scale;
-  TensorView out;  // [B, T, D], dtype as the first's; overlaps neither x nor the first out
+  TensorView out;            // [B, T, D], dtype as the first's; overlaps neither x nor the first out
+  TensorView dequant_scale;  // as the first's
   bool defined() const { return out.defined(); }
 };
 
 /// out = LN(x) * (1 + scale) + shift, LN without affine (MMDiT), or LN(x) * weight + bias (CLIP): exactly one pair
 /// or neither is defined. Variance is the biased one, eps inside the root. `second` goes with the modulated form.
 struct LayerNormArgs {
-  TensorView x;       // [B, T, D] f32, outer strides allowed
+  TensorView x;       // [B, T, D] f32 | bf16, outer strides allowed
   TensorView weight;  // [D] f32
   TensorView bias;    // [D] f32
   TensorView shift;   // [B, D] f32, row stride allowed: a slice of the modulation table
   TensorView scale;   // [B, D] f32
   float eps = 1e-6f;
-  TensorView out;  // [B, T, D] f32 | bf16
+  TensorView out;                // [B, T, D] f32 | bf16 | e4m3 | i8
+  TensorView out_dequant_scale;  // [B * T] f32, contiguous; defined when out holds codes
   SecondModulation second;
 };
 void layer_norm(ExecutionContext& context, const LayerNormArgs& args);
 KernelTable<LayerNormArgs>& layer_norm_table();
 
 /// x += gate * y, then out = LN(x) * (1 + scale) + shift: the seam between two halves of a block in one pass.
-/// `out` undefined = the residual update alone; `second` as in LayerNormArgs.
+/// `out` undefined = the residual update alone; `second` as in LayerNormArgs. What is normed is x as it is stored.
 struct GateResidualNormArgs {
-  TensorView x;      // [B, T, D] f32, updated in place
+  TensorView x;      // [B, T, D] f32 | bf16, updated in place
   TensorView y;      // [B, T, D] f32 | bf16
   TensorView gate;   // [B, D] f32
   TensorView shift;  // [B, D] f32
   TensorView scale;  // [B, D] f32
   float eps = 1e-6f;
-  TensorView out;  // [B, T, D] f32 | bf16
+  TensorView out;                // [B, T, D] f32 | bf16 | e4m3 | i8
+  TensorView out_dequant_scale;  // as in LayerNormArgs
   SecondModulation second;
 };
 void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& args);

@@ -1,5 +1,7 @@
 // The norms as their formulas say, sums in double: what every other row is compared with.
 #include <cmath>
+#include <optional>
+#include <vector>
 
 #include "ops/norm/norm_kernels.h"
 #include "ops/rows.h"
@@ -27,6 +29,38 @@ double inverse_root_mean_square(const Row& x, std::int64_t begin, std::int64_t w
   return 1.0 / std::sqrt(squares / static_cast<double>(width) + eps);
 }
 
+/// Where a norm's values of one token go.
+class OutRow {
+ public:
+  OutRow(const TensorView& out, const TensorView& scales, std::int64_t b, std::int64_t t)
+      : out_(out), scales_(scales), index_(b * out.dim(1) + t), row_(out, {b, t}), values_(row_values(out)) {}
+  void set(std::int64_t i, float value) {
+    if (values_.empty()) {
+      row_.set(i, value);
+    } else {
+      values_[static_cast<std::size_t>(i)] = to_bfloat16(value);
+    }
+  }
+  /// When all are set: the codes of a row need its largest value.
+  void finish() {
+    if (values_.empty()) return;
+    const std::int64_t width = out_.dim(2);
+    auto* codes = static_cast<std::byte*>(out_.data()) + index_ * width;
+    quantize_rows(TensorView(values_.data(), DType::kBF16, Shape{1, width}),
+                  {TensorView(codes, out_.dtype(), Shape{1, width}), scales_.slice(0, index_, 1), ScaleGrain::kRow});
+  }
+
+ private:
+  static std::vector<BFloat16> row_values(const TensorView& out) {
+    return std::vector<BFloat16>(is_quantized(out.dtype()) ? static_cast<std::size_t>(out.dim(2)) : 0);
+  }
+  const TensorView& out_;
+  const TensorView& scales_;
+  std::int64_t index_;
+  Row row_;
+  std::vector<BFloat16> values_;  // of a row that becomes codes
+};
+
 }  // namespace
 
 void layer_norm_reference(ExecutionContext&, const LayerNormArgs& args, void*) {
@@ -34,7 +68,9 @@ void layer_norm_reference(ExecutionContext&, const LayerNormArgs& args, void*) {
   for (std::int64_t b = 0; b < args.x.dim(0); ++b) {
     for (std::int64_t t = 0; t < args.x.dim(1); ++t) {
       const Row x(args.x, {b, t});
-      const Row out(args.out, {b, t});
+      OutRow out(args.out, args.out_dequant_scale, b, t);
+      std::optional<OutRow> second;
+      if (args.second.defined()) second.emplace(args.second.out, args.second.dequant_scale, b, t);
       const Statistics statistics = row_statistics(x, width, args.eps);
       for (std::int64_t i = 0; i < width; ++i) {
         const double normal = (x[i] - statistics.mean) * statistics.inverse_deviation;
@@ -42,10 +78,12 @@ void layer_norm_reference(ExecutionContext&, const LayerNormArgs& args, void*) {
         if (args.weight.defined()) value = value * Row(args.weight, {})[i] + Row(args.bias, {})[i];
         if (args.scale.defined()) value = value * (1.0 + Row(args.scale, {b})[i]) + Row(args.shift, {b})[i];
         out.set(i, static_cast<float>(value));
-        if (!args.second.defined()) continue;
+        if (!second) continue;
         value = normal * (1.0 + Row(args.second.scale, {b})[i]) + Row(args.second.shift, {b})[i];
-        Row(args.second.out, {b, t}).set(i, static_cast<float>(value));
+        second->set(i, static_cast<float>(value));
       }
+      out.finish();
+      if (second) second->finish();
     }
   }
 }
@@ -66,6 +104,7 @@ void gate_residual_norm_reference(ExecutionContext& context, const GateResidualN
   norm.scale = args.scale;
   norm.eps = args.eps;
   norm.out = args.out;
+  norm.out_dequant_scale = args.out_dequant_scale;
   norm.second = args.second;
   layer_norm_reference(context, norm, scratch);
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/op_test.h"
+#include "ops/quantize/quantize.h"
 
 namespace octavo::ops {
 namespace {
@@ -19,8 +20,8 @@ constexpr NormShape kShapes[] = {{1, 1, 1, 0},   {1, 3, 7, 2},   {2, 2, 16, 0}, 
 
 /// Everything a norm may read, made anew from fixed seeds.
 struct NormInputs {
-  explicit NormInputs(const NormShape& s, DType y_dtype = kF32)
-      : x(TestTensor::random(kF32, {s.batch, s.tokens, s.width}, 1, 3.0f, 2.0f, s.padding)),
+  explicit NormInputs(const NormShape& s, DType y_dtype = kF32, DType x_dtype = kF32)
+      : x(TestTensor::random(x_dtype, {s.batch, s.tokens, s.width}, 1, 3.0f, 2.0f, s.padding)),
         y(TestTensor::random(y_dtype, {s.batch, s.tokens, s.width}, 2, 1.0f, 0.0f, s.padding)),
         weight(TestTensor::random(kF32, {s.width}, 3)),
         bias(TestTensor::random(kF32, {s.width}, 4)),
@@ -208,6 +209,97 @@ TEST(SecondModulation, goes_with_a_modulated_output_only) {
   GateResidualNormArgs unwritten{.x = in.x, .y = in.y, .gate = in.gate};
   unwritten.second = plain.second;
   EXPECT_THROW(gate_residual_norm(context.get(), unwritten), CheckFailure);
+}
+
+/// A residual stream in bf16 is an f32 one that is rounded where it is stored.
+TEST(Bf16Residual, every_row_norms_what_it_stored) {
+  TestContext context;
+  for (const NormShape& s : kShapes) {
+    const NormInputs fused(s, kBF16, kBF16), apart(s, kBF16, kBF16), wide(s, kBF16, kF32);
+    const Shape shape = fused.x.view().shape();
+    // The same values in f32, so that both sides begin alike.
+    for (std::int64_t b = 0; b < s.batch; ++b) {
+      for (std::int64_t t = 0; t < s.tokens; ++t) {
+        for (std::int64_t i = 0; i < s.width; ++i) Row(wide.x, {b, t}).set(i, Row(fused.x, {b, t})[i]);
+      }
+    }
+    const TestTensor out(kBF16, shape), out_apart(kBF16, shape), unused(kF32, shape);
+    for (const std::string_view row : context.rows_for(gate_residual_norm_table(), gate_args(fused, out))) {
+      gate_residual_norm(context.with_row("gate_residual_norm", row), gate_args(fused, out));
+      gate_residual_norm(context.with_row("gate_residual_norm", row), {.x = apart.x, .y = apart.y, .gate = apart.gate});
+      EXPECT_TRUE(apart.x.same_bytes(fused.x)) << row;
+      layer_norm(context.with_row("layer_norm", row),
+                 {.x = apart.x, .shift = apart.shift, .scale = apart.scale, .out = out_apart});
+      EXPECT_TRUE(same_bits(out, out_apart)) << row << shape.to_string();
+      gate_residual_norm(context.with_row("gate_residual_norm", "reference"), gate_args(wide, unused));
+      EXPECT_TRUE(testing::expect_close(fused.x, wide.x, testing::kOpBf16Stored)) << row << shape.to_string();
+    }
+  }
+}
+
+/// Codes as the norm into bf16 and ops::quantize would make them.
+TEST(CodedNorm, equals_the_norm_and_then_quantize_bit_for_bit) {
+  TestContext context;
+  for (const NormShape& s : kShapes) {
+    for (const DType x_dtype : {kF32, kBF16}) {
+      for (const DType format : {DType::kE4M3, DType::kI8}) {
+        for (const std::string_view op : {"layer_norm", "gate_residual_norm"}) {
+          const NormInputs in(s, kBF16, x_dtype), in_apart(s, kBF16, x_dtype);
+          const Shape shape = in.x.view().shape();
+          const TestTensor shift = TestTensor::random(kF32, {s.batch, s.width}, 8);
+          const TestTensor scale = TestTensor::random(kF32, {s.batch, s.width}, 9);
+          const TestTensor plain(kBF16, shape), plain_second(kBF16, shape);
+          const TestCodes codes(format, shape), codes_second(format, shape);
+          const TestCodes expected(format, shape), expected_second(format, shape);
+          const auto run = [&](const NormInputs& from, const TensorView& out, const TensorView& out_scale,
+                               const ops::SecondModulation& second) {
+            if (op == "layer_norm") {
+              layer_norm(context.with_row(op, "reference"), {.x = from.x,
+                                                             .shift = from.shift,
+                                                             .scale = from.scale,
+                                                             .out = out,
+                                                             .out_dequant_scale = out_scale,
+                                                             .second = second});
+            } else {
+              gate_residual_norm(context.with_row(op, "reference"), {.x = from.x,
+                                                                     .y = from.y,
+                                                                     .gate = from.gate,
+                                                                     .shift = from.shift,
+                                                                     .scale = from.scale,
+                                                                     .out = out,
+                                                                     .out_dequant_scale = out_scale,
+                                                                     .second = second});
+            }
+          };
+          run(in, codes.codes, codes.scales,
+              {.shift = shift, .scale = scale, .out = codes_second.codes, .dequant_scale = codes_second.scales});
+          run(in_apart, plain, {}, {.shift = shift, .scale = scale, .out = plain_second, .dequant_scale = {}});
+          for (const auto& [from, to] : {std::pair(&plain, &expected), std::pair(&plain_second, &expected_second)}) {
+            quantize(context.get(),
+                     {.x = *from, .multiplier = {}, .outliers = {}, .out = to->view(), .outlier_values = {}});
+          }
+          EXPECT_TRUE(codes.same_bytes(expected)) << op << shape.to_string();
+          EXPECT_TRUE(codes_second.same_bytes(expected_second)) << op << shape.to_string();
+          EXPECT_TRUE(in.x.same_bytes(in_apart.x)) << op;
+        }
+      }
+    }
+  }
+}
+
+TEST(CodedNorm, codes_and_scales_come_together) {
+  TestContext context;
+  const NormInputs in({1, 2, 8, 0});
+  const TestCodes codes(DType::kE4M3, {1, 2, 8});
+  const TestTensor plain(kBF16, {1, 2, 8}), few(kF32, {1});
+  LayerNormArgs args = layer_norm_args(in, Affine::kModulation, codes.codes);
+  EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
+  args.out_dequant_scale = few;
+  EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
+  args.out_dequant_scale = codes.scales;
+  layer_norm(context.get(), args);
+  args.out = plain;
+  EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
 }
 
 TEST(RmsNorm, every_row_equals_the_reference) {

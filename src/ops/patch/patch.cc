@@ -21,6 +21,10 @@ void unpatchify_vector(ExecutionContext& context, const UnpatchifyArgs& args, vo
   run_rows(context, args, args.out.dim(0) * args.out.dim(2), args.out.dim(1) * args.out.dim(3), unpatchify_rows);
 }
 
+bool has_vectors_and_f32_stream(const AddPositionsArgs& args, const DeviceTraits& traits) {
+  return traits.has_avx2 && args.x.dtype() == DType::kF32;
+}
+
 }  // namespace
 
 KernelTable<PatchifyArgs>& patchify_table() {
@@ -47,16 +51,16 @@ void patchify(ExecutionContext& context, const PatchifyArgs& args) {
 }
 
 KernelTable<AddPositionsArgs>& add_positions_table() {
-  static KernelTable<AddPositionsArgs> table("add_positions",
-                                             {{.name = "vector", .supports = has_vectors, .run = add_positions_vector},
-                                              {.name = "reference", .run = add_positions_reference}});
+  static KernelTable<AddPositionsArgs> table(
+      "add_positions", {{.name = "vector", .supports = has_vectors_and_f32_stream, .run = add_positions_vector},
+                        {.name = "reference", .run = add_positions_reference}});
   return table;
 }
 
 void add_positions(ExecutionContext& context, const AddPositionsArgs& args) {
   constexpr std::string_view op = "add_positions";
   require_rank(op, "x", args.x, 3);
-  require_dtype(op, "x", args.x, {DType::kF32});
+  require_dtype(op, "x", args.x, {DType::kF32, DType::kBF16});
   require_rank(op, "table", args.table, 3);
   require_dtype(op, "table", args.table, {DType::kF32, DType::kF16, DType::kBF16});
   require_shape(op, "table", args.table, Shape{args.table.dim(0), args.table.dim(0), args.x.dim(2)});

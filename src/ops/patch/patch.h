@@ -16,7 +16,7 @@ KernelTable<PatchifyArgs>& patchify_table();
 
 /// x[b, (y, x)] += table[top + y, left + x]: the centre crop of the stored position table.
 struct AddPositionsArgs {
-  TensorView x;      // [B, rows * columns, D] f32, updated in place
+  TensorView x;      // [B, rows * columns, D] f32 | bf16, updated in place
   TensorView table;  // [P, P, D] f32 | f16 | bf16
   int rows = 0;      // patches down; top = (P - rows) / 2
   int columns = 0;   // patches across; left = (P - columns) / 2

@@ -98,6 +98,22 @@ TEST(AddPositions, every_row_adds_the_centre_crop) {
   }
 }
 
+TEST(AddPositions, a_stream_in_bf16_is_rounded_once) {
+  TestContext context;
+  const TestTensor table = TestTensor::random(kF32, {6, 6, 20}, 1);
+  const TestTensor before = TestTensor::random(DType::kBF16, {2, 8, 20}, 2);
+  const TestTensor x = TestTensor::random(DType::kBF16, {2, 8, 20}, 2);
+  add_positions(context.get(), {.x = x, .table = table, .rows = 2, .columns = 4});
+  for (std::int64_t b = 0; b < 2; ++b) {
+    for (std::int64_t token = 0; token < 8; ++token) {
+      const Row position(table, {2 + token / 4, 1 + token % 4});
+      for (std::int64_t i = 0; i < 20; ++i) {
+        ASSERT_EQ(Row(x, {b, token})[i], to_float(to_bfloat16(Row(before, {b, token})[i] + position[i])));
+      }
+    }
+  }
+}
+
 TEST(AddPositions, a_picture_larger_than_the_table_is_refused) {
   TestContext context;
   const TestTensor table(kF32, {4, 4, 8});
