@@ -1,15 +1,74 @@
-# OCTAVO_CUDA=AUTO looks for a toolkit and is silent when there is none; ON insists; OFF never looks.
-# Sets OCTAVO_HAVE_CUDA. No CUDA sources exist yet: the device layer's interface is ready for them.
+# The CUDA backend: one shared library of ours, opened at start (device/cuda_backend.h), so that the program itself needs
+# no CUDA library. Every file in a folder named cuda under src/ belongs to it: .cc for g++, .cu for nvcc.
+#
+# OCTAVO_CUDA=ON builds it and needs OCTAVO_CUDA_ROOT and OCTAVO_CUDNN_ROOT (tools/cuda_options prints all four);
+# AUTO builds it when both are given; OFF never. Sets OCTAVO_HAVE_CUDA.
 set(OCTAVO_HAVE_CUDA OFF)
+set(OCTAVO_CUDA_ROOT "" CACHE PATH "Root of a CUDA 13 toolkit: bin/nvcc, include, lib64")
+set(OCTAVO_CUDNN_ROOT "" CACHE PATH "Root of cuDNN 9: include, lib")
+set(OCTAVO_CUDA_ARCHITECTURES "90a" CACHE STRING "GPU architectures to compile for: 80;89;90a")
 if(NOT OCTAVO_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "OCTAVO_CUDA must be AUTO, ON or OFF, not '${OCTAVO_CUDA}'")
 endif()
-if(NOT OCTAVO_CUDA STREQUAL "OFF")
-  find_package(CUDAToolkit QUIET)
-  if(CUDAToolkit_FOUND)
-    set(OCTAVO_HAVE_CUDA ON)
-    message(STATUS "CUDA toolkit ${CUDAToolkit_VERSION} found; this version has no CUDA backend to build yet")
-  elseif(OCTAVO_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "OCTAVO_CUDA=ON, but no CUDA toolkit was found (set CUDAToolkit_ROOT)")
-  endif()
+if(OCTAVO_CUDA STREQUAL "ON" AND NOT (OCTAVO_CUDA_ROOT AND OCTAVO_CUDNN_ROOT))
+  message(FATAL_ERROR "OCTAVO_CUDA=ON needs OCTAVO_CUDA_ROOT and OCTAVO_CUDNN_ROOT: cmake --preset release $(OCTAVO_CUDA=ON tools/cuda_options)")
 endif()
+if(NOT OCTAVO_CUDA STREQUAL "OFF" AND OCTAVO_CUDA_ROOT AND OCTAVO_CUDNN_ROOT)
+  set(CMAKE_CUDA_COMPILER "${OCTAVO_CUDA_ROOT}/bin/nvcc")
+  set(CMAKE_CUDA_ARCHITECTURES "${OCTAVO_CUDA_ARCHITECTURES}")
+  if(CCACHE_PROGRAM)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+  endif()
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  find_library(OCTAVO_CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.13
+               PATHS "${OCTAVO_CUDA_ROOT}/lib64" "${OCTAVO_CUDA_ROOT}/lib" NO_DEFAULT_PATH REQUIRED)
+  find_library(OCTAVO_CUDART_LIBRARY NAMES libcudart_static.a
+               PATHS "${OCTAVO_CUDA_ROOT}/lib64" "${OCTAVO_CUDA_ROOT}/lib" NO_DEFAULT_PATH REQUIRED)
+  find_library(OCTAVO_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9
+               PATHS "${OCTAVO_CUDNN_ROOT}/lib64" "${OCTAVO_CUDNN_ROOT}/lib" "${OCTAVO_CUDNN_ROOT}/lib/x86_64-linux-gnu"
+               NO_DEFAULT_PATH REQUIRED)
+  set(OCTAVO_HAVE_CUDA ON)
+  message(STATUS "CUDA backend: ${CMAKE_CUDA_COMPILER_VERSION} for ${OCTAVO_CUDA_ARCHITECTURES}, ${OCTAVO_CUDNN_LIBRARY}")
+endif()
+
+# Called once, after every folder of src/ has its library.
+function(octavo_cuda_backend)
+  file(GLOB_RECURSE all CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/*/cuda/*.cc" "${CMAKE_SOURCE_DIR}/src/*/cuda/*.cu")
+  set(sources ${all})
+  set(tests ${all})
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+
+  add_library(octavo_cuda SHARED ${sources})
+  target_include_directories(octavo_cuda PRIVATE "${CMAKE_SOURCE_DIR}/src")
+  target_include_directories(octavo_cuda SYSTEM PRIVATE
+    "${OCTAVO_CUDA_ROOT}/include" "${OCTAVO_CUDNN_ROOT}/include" ${Boost_INCLUDE_DIRS})
+  target_compile_options(octavo_cuda PRIVATE
+    "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Werror;-Wno-missing-field-initializers;-ffp-contract=off;-fopenmp>"
+    "$<$<COMPILE_LANGUAGE:CUDA>:-O3;--expt-relaxed-constexpr;-lineinfo;-Werror=cross-execution-space-call;-Xcompiler=-Wall>")
+  # The program's own symbols (op tables, Status) stay undefined here: the executable that opens this library has them.
+  target_link_libraries(octavo_cuda PRIVATE
+    fmt::fmt spdlog::spdlog "${OCTAVO_CUDART_LIBRARY}" "${OCTAVO_CUBLASLT_LIBRARY}" "${OCTAVO_CUDNN_LIBRARY}"
+    gomp Threads::Threads ${CMAKE_DL_LIBS} rt)
+  get_filename_component(cublas_folder "${OCTAVO_CUBLASLT_LIBRARY}" DIRECTORY)
+  get_filename_component(cudnn_folder "${OCTAVO_CUDNN_LIBRARY}" DIRECTORY)
+  set_target_properties(octavo_cuda PROPERTIES
+    LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}" CUDA_RUNTIME_LIBRARY None
+    BUILD_RPATH "${cublas_folder};${cudnn_folder}")
+  if(TARGET octavo)
+    add_dependencies(octavo octavo_cuda)
+  endif()
+
+  if(OCTAVO_TESTS AND tests)
+    add_executable(octavo_cuda_test ${tests})
+    set_target_properties(octavo_cuda_test PROPERTIES ENABLE_EXPORTS ON RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
+    target_link_libraries(octavo_cuda_test PRIVATE octavo_pipeline octavo_testing GTest::gmock GTest::gtest_main)
+    target_compile_definitions(octavo_cuda_test PRIVATE OCTAVO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    add_dependencies(octavo_cuda_test octavo_cuda)
+    add_test(NAME cuda COMMAND octavo_cuda_test)
+    set_tests_properties(cuda PROPERTIES LABELS cuda ENVIRONMENT "${OCTAVO_TEST_ENVIRONMENT}")
+  endif()
+endfunction()

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -27,12 +28,27 @@ struct DeviceTraits {
   bool has_avx2 = false;
   bool has_avx512 = false;
   bool has_avx512_bf16 = false;  // the only CPU unit on which bf16 products beat f32
-  int compute_capability = 0;    // CUDA: 90 for sm_90; 0 on the CPU
+  int compute_capability = 0;    // CUDA: 90 for sm_90 (or the lower one that --force-arch asks for); 0 on the CPU
+  int multiprocessors = 0;       // CUDA
   std::size_t total_memory_bytes = 0;
   /// Pictures one forward should hold: 1 on the CPU, where a bigger batch gains nothing and costs memory.
   int preferred_images_per_forward = 1;
   /// bf16 where it is fast, else f32.
   DType preferred_dtype = DType::kF32;
+  /// Of the residual streams of the transformer when its products are fed with less than f32. On a GPU f32 streams cost
+  /// memory traffic that shows (docs/performance.md), on the CPU they are free.
+  DType preferred_residual_dtype = DType::kF32;
+  /// Norms and activations write the codes of a product in 8 bits themselves: one pass over memory less. The same bits.
+  bool fuses_quantisation = false;
+};
+
+/// What a device has handed out. All zero on the CPU, whose memory is the process's.
+struct MemoryStatistics {
+  std::size_t used_bytes = 0;            // in Buffers that are alive
+  std::size_t peak_used_bytes = 0;       // the most that ever was
+  std::size_t reserved_bytes = 0;        // taken from the driver: used, and kept for reuse
+  std::size_t peak_reserved_bytes = 0;   // the most that ever was
+  std::uint64_t driver_allocations = 0;  // calls to the driver for device memory; stands still after warm-up
 };
 
 /// A device that cannot be used any more (lost context); ends the worker process.
@@ -85,6 +101,13 @@ class Stream {
   virtual bool supports_capture() const = 0;
   virtual void begin_capture() = 0;
   virtual std::unique_ptr<Graph> end_capture() = 0;
+
+  /// A second stream for work that may run beside this one's, or null where there is none. What is enqueued on it
+  /// between fork() and join() starts after all that was enqueued here before fork(), and is done before what is
+  /// enqueued here after join(). Both can be captured.
+  virtual Stream* side() { return nullptr; }
+  virtual void fork() {}
+  virtual void join() {}
 };
 
 class Device {
@@ -97,6 +120,24 @@ class Device {
   /// Ordered on `stream`; host memory should be pinned on CUDA to be asynchronous.
   virtual void copy_to_device(Stream& stream, void* destination, const void* source, std::size_t bytes) = 0;
   virtual void copy_to_host(Stream& stream, void* destination, const void* source, std::size_t bytes) = 0;
+  /// Between two places of this device; ordered on `stream`, capturable.
+  virtual void copy_within(Stream& stream, void* destination, const void* source, std::size_t bytes) = 0;
+  virtual MemoryStatistics memory_statistics() const { return {}; }
+  /// Opens and closes a named range for profilers (NVTX); costs nothing without one.
+  virtual void begin_range(const char* /*name*/) {}
+  virtual void end_range() {}
+};
+
+/// A named range for as long as it lives.
+class ProfilerRange {
+ public:
+  ProfilerRange(Device& device, const char* name) : device_(device) { device_.begin_range(name); }
+  ~ProfilerRange() { device_.end_range(); }
+  ProfilerRange(const ProfilerRange&) = delete;
+  ProfilerRange& operator=(const ProfilerRange&) = delete;
+
+ private:
+  Device& device_;
 };
 
 /// The CPU of this machine. `thread_count` 0 = every core this process may run on.

@@ -11,7 +11,8 @@
 namespace octavo::device {
 
 /// Receives tensors by dotted path ("transformer.blocks.3.attn.out"). Parity tests, calibration and debug dumps
-/// implement it. Views are valid during the call only; on CUDA the stream is synchronised first.
+/// implement it. Views are of host memory and valid during the call only; on a GPU the stream is synchronised and the
+/// tensor copied first.
 class TapSink {
  public:
   virtual ~TapSink() = default;
@@ -38,10 +39,7 @@ class ExecutionContext {
   bool tapped() const { return tap_ != nullptr; }
   /// Free when no sink is set.
   void tap(std::string_view path, const TensorView& value) {
-    if (tap_ != nullptr && !dry_run()) {
-      stream_.synchronize();
-      tap_->on_tensor(path, value);
-    }
+    if (tap_ != nullptr && !dry_run()) hand_to_sink(path, value);
   }
 
   void set_kernel_overrides(KernelOverrides overrides) { overrides_ = std::move(overrides); }
@@ -52,6 +50,8 @@ class ExecutionContext {
   }
 
  private:
+  void hand_to_sink(std::string_view path, const TensorView& value);
+
   Device& device_;
   Stream& stream_;
   Arena& arena_;

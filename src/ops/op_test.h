@@ -68,6 +68,8 @@ class TestTensor {
     testing::poison(whole);
     view_ = padding == 0 ? whole : whole.slice(-1, 0, shape[-1]);
   }
+  TestTensor(const TestTensor& other) : bytes_(other.bytes_), view_(other.view_.moved_to(bytes_.data())) {}
+  TestTensor(TestTensor&&) = default;
 
   /// Normal values with the given spread, around `mean`; the same for the same seed whatever dtype and padding.
   static TestTensor random(DType dtype, const Shape& shape, unsigned seed, float spread = 1.0f, float mean = 0.0f,
@@ -105,6 +107,9 @@ class TestTensor {
             for (std::int64_t c = 0; c < s[2]; ++c) body(Row(view_, {a, b, c}));
     }
   }
+
+  std::vector<std::byte>& all_bytes() { return bytes_; }
+  const std::vector<std::byte>& all_bytes() const { return bytes_; }
 
   /// Bit for bit, padding included.
   bool same_bytes(const TestTensor& other) const { return bytes_ == other.bytes_; }

@@ -77,6 +77,12 @@ class TensorView {
 
   /// Elements [begin, begin + count) of `axis`; shares memory.
   TensorView slice(int axis, std::int64_t begin, std::int64_t count) const;
+  /// The same shape and strides at another address: a copy's view.
+  TensorView moved_to(void* data) const {
+    TensorView moved = *this;
+    moved.data_ = data;
+    return moved;
+  }
   /// Same elements, new extents; requires contiguous().
   TensorView reshape(Shape shape) const;
 

@@ -70,6 +70,9 @@ class CpuDevice final : public Device {
   void copy_to_host(Stream&, void* destination, const void* source, std::size_t bytes) override {
     if (bytes > 0) std::memcpy(destination, source, bytes);
   }
+  void copy_within(Stream&, void* destination, const void* source, std::size_t bytes) override {
+    if (bytes > 0) std::memmove(destination, source, bytes);
+  }
 
  private:
   DeviceTraits traits_;
