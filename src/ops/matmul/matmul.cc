@@ -24,12 +24,12 @@ void require_epilogue(std::string_view op, const Epilogue& epilogue, const Tenso
   require_shape(op, "out", out, out_shape);
   if (epilogue.bias.defined()) {
     require_shape(op, "bias", epilogue.bias, Shape{width});
-    require_dtype(op, "bias", epilogue.bias, {DType::kF32});
+    require_dtype(op, "bias", epilogue.bias, {DType::kF32, DType::kBF16});
+    require_contiguous(op, "bias", epilogue.bias);
   }
   if (epilogue.residual.defined()) {
     require_shape(op, "residual", epilogue.residual, out_shape);
-    require_dtype(op, "residual", epilogue.residual, {DType::kF32});
-    require_dtype(op, "out (with a residual)", out, {DType::kF32});
+    require_dtype(op, "residual", epilogue.residual, {out.dtype()});
   }
   if (epilogue.gate.defined()) {
     require_rank(op, "gate", epilogue.gate, 2);
@@ -40,6 +40,22 @@ void require_epilogue(std::string_view op, const Epilogue& epilogue, const Tenso
                  "op {}: gate is {} for out {}", op, epilogue.gate.shape().to_string(), out_shape.to_string());
   }
 }
+
+bool has_plain_epilogue(const Epilogue& epilogue) {
+  return (!epilogue.bias.defined() || epilogue.bias.dtype() == DType::kF32) &&
+         (!epilogue.residual.defined() || epilogue.residual.dtype() == DType::kF32);
+}
+
+namespace {
+
+MatmulPacker& other_packer() {
+  static MatmulPacker packer = nullptr;
+  return packer;
+}
+
+}  // namespace
+
+void set_matmul_packer(MatmulPacker packer) { other_packer() = packer; }
 
 KernelTable<MatmulArgs>& matmul_table() {
   static KernelTable<MatmulArgs> table("matmul", {{.name = "onednn_packed",
@@ -72,11 +88,13 @@ void matmul(ExecutionContext& context, const MatmulArgs& args) {
 
 Result<MatmulWeight> pack_matmul_weight(device::Device& device, const TensorView& plain, DType activation_dtype) {
   MatmulWeight weight{.plain = plain, .packed = nullptr, .packed_for = activation_dtype};
-  if (device.traits().kind == DeviceKind::kCpu) {
-    OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_onednn_weight(device, plain, activation_dtype));
-    if (weight.packed == nullptr && activation_dtype == DType::kF32 && device.traits().has_avx2) {
-      OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_panels_weight(device, plain));
-    }
+  if (device.traits().kind != DeviceKind::kCpu) {
+    OCTAVO_CHECK(other_packer() != nullptr, "op matmul: no packer for {}", device.traits().name);
+    return other_packer()(device, plain, activation_dtype);
+  }
+  OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_onednn_weight(device, plain, activation_dtype));
+  if (weight.packed == nullptr && activation_dtype == DType::kF32 && device.traits().has_avx2) {
+    OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_panels_weight(device, plain));
   }
   return weight;
 }

@@ -24,10 +24,10 @@ struct MatmulWeight {
 
 /// What happens to a product before it is stored, in this order.
 struct Epilogue {
-  TensorView bias;  // [N] f32, or undefined
+  TensorView bias;  // [N] f32 | bf16, or undefined
   Activation activation = Activation::kNone;
   /// out = residual + gate * value when defined. The residual may be `out` itself.
-  TensorView residual;  // [M, N] or [B, T, N] as out, f32
+  TensorView residual;  // [M, N] or [B, T, N] (outer strides allowed), of out's dtype
   TensorView gate;      // [B, N] f32, one row per batch row (rows of x / B each), or undefined = 1
 };
 
@@ -43,8 +43,14 @@ struct MatmulArgs {
 void matmul(ExecutionContext& context, const MatmulArgs& args);
 KernelTable<MatmulArgs>& matmul_table();
 
-/// Rearranges `plain` once at load for activations of `activation_dtype`; `plain` must outlive the result's use
-/// only if packing returned nothing. Returns the weight unchanged when the device has no better layout.
+/// Rearranges `plain` once at load for activations of `activation_dtype`. `plain` is host memory, or memory of
+/// `device`. On the CPU the result's `plain` is the one given, which must outlive the result's use only if packing
+/// returned nothing; on another device it is memory of that device that `packed` owns. Returns the weight unchanged
+/// when the CPU has no better layout.
 Result<MatmulWeight> pack_matmul_weight(device::Device& device, const TensorView& plain, DType activation_dtype);
+
+/// What packs for devices that are not the CPU; set by the backend when it is opened, before the first load.
+using MatmulPacker = Result<MatmulWeight> (*)(device::Device& device, const TensorView& plain, DType activation_dtype);
+void set_matmul_packer(MatmulPacker packer);
 
 }  // namespace octavo::ops

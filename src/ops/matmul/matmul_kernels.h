@@ -30,6 +30,9 @@ void widen_elements(DType dtype, const void* from, DType to_dtype, void* to, std
 void require_epilogue(std::string_view op, const Epilogue& epilogue, const TensorView& x, const TensorView& out,
                       std::int64_t width);
 
+/// Bias and residual are f32, as the CPU's fast rows read them.
+bool has_plain_epilogue(const Epilogue& epilogue);
+
 /// Part of a product before its epilogue.
 struct ProductTile {
   const float* values;

@@ -162,7 +162,7 @@ bool same_place(const TensorView& a, const TensorView& b) {
 
 bool matmul_onednn_supports(const MatmulArgs& args, const DeviceTraits&) {
   const OnednnWeight* weight = packed_weight(args);
-  return weight != nullptr && args.weight.packed_for == args.x.dtype();
+  return weight != nullptr && args.weight.packed_for == args.x.dtype() && has_plain_epilogue(args.epilogue);
 }
 
 std::size_t matmul_onednn_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits) {

@@ -36,7 +36,8 @@ const PanelWeight* panel_weight(const MatmulArgs& args) {
 }  // namespace
 
 bool matmul_panels_supports(const MatmulArgs& args, const DeviceTraits& traits) {
-  return traits.has_avx2 && args.x.dtype() == DType::kF32 && panel_weight(args) != nullptr;
+  return traits.has_avx2 && args.x.dtype() == DType::kF32 && panel_weight(args) != nullptr &&
+         has_plain_epilogue(args.epilogue);
 }
 
 std::size_t matmul_panels_scratch_bytes(const MatmulArgs& args, const DeviceTraits&) {

@@ -22,7 +22,7 @@ void matmul_reference(ExecutionContext&, const MatmulArgs& args, void*) {
     const float* gate = matmul_gate_row(args.epilogue, m, rows);
     for (std::int64_t n = 0; n < args.out.dim(-1); ++n) {
       const Row weight(args.weight.plain, {n});
-      double sum = args.epilogue.bias.defined() ? args.epilogue.bias.f32()[n] : 0.0;
+      double sum = args.epilogue.bias.defined() ? Row(args.epilogue.bias, {})[n] : 0.0;
       for (std::int64_t k = 0; k < inner; ++k) {
         const float w = rounds_weight ? to_float(to_bfloat16(weight[k])) : weight[k];
         sum += static_cast<double>(x[k]) * w;

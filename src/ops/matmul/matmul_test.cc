@@ -202,6 +202,35 @@ TEST(Matmul, a_row_does_not_depend_on_how_many_there_are) {
   }
 }
 
+TEST(Matmul, bias_and_residual_may_be_bf16) {
+  TestContext context(1);
+  const Shape shape{2, 5, 48};
+  const TestTensor x = TestTensor::random(DType::kF32, Shape{2, 5, 32}, 1);
+  const TestTensor weight = TestTensor::random(DType::kF16, Shape{48, 32}, 2);
+  const auto packed = pack_matmul_weight(context.device(), weight, DType::kF32);
+  ASSERT_TRUE(packed.ok());
+  const auto run = [&](DType dtype) {
+    const TestTensor bias = TestTensor::random(DType::kBF16, Shape{48}, 3);
+    const TestTensor residual = TestTensor::random(DType::kBF16, shape, 5);
+    TestTensor bias_read(dtype, Shape{48}), residual_read(dtype, shape), out(dtype, shape);
+    bias_read.for_each_row([&](const Row& row) {
+      for (std::int64_t n = 0; n < 48; ++n) row.set(n, Row(bias, {})[n]);
+    });
+    for (std::int64_t b = 0; b < 2; ++b) {
+      for (std::int64_t t = 0; t < 5; ++t) {
+        for (std::int64_t n = 0; n < 48; ++n) Row(residual_read, {b, t}).set(n, Row(residual, {b, t})[n]);
+      }
+    }
+    matmul(context.get(),
+           {.x = x,
+            .weight = *packed,
+            .epilogue = {.bias = bias_read, .activation = Activation::kSilu, .residual = residual_read, .gate = {}},
+            .out = out});
+    return out;
+  };
+  EXPECT_TRUE(expect_close(run(DType::kBF16), run(DType::kF32), op_tolerance(DType::kBF16)));
+}
+
 TEST(Matmul, sixteen_bit_weights_stay_sixteen_bit) {
   TestContext context;
   const TestTensor weight = TestTensor::random(DType::kF16, Shape{128, 256}, 2);

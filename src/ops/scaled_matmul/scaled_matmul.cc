@@ -6,6 +6,17 @@
 
 namespace octavo::ops {
 
+namespace {
+
+ScaledMatmulPacker& other_packer() {
+  static ScaledMatmulPacker packer = nullptr;
+  return packer;
+}
+
+}  // namespace
+
+void set_scaled_matmul_packer(ScaledMatmulPacker packer) { other_packer() = packer; }
+
 KernelTable<ScaledMatmulArgs>& scaled_matmul_table() {
   static KernelTable<ScaledMatmulArgs> table("scaled_matmul", {{.name = "decoded",
                                                                 .supports = scaled_matmul_decoded_supports,
@@ -60,9 +71,11 @@ void scaled_matmul(ExecutionContext& context, const ScaledMatmulArgs& args) {
 Result<ScaledWeight> pack_scaled_weight(device::Device& device, const QuantizedView& quantized,
                                         const TensorView& outlier_weight, const ScaledActivations& activations) {
   ScaledWeight weight{.quantized = quantized, .outlier_weight = outlier_weight, .packed = nullptr};
-  if (device.traits().kind == DeviceKind::kCpu) {
-    OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_decoded_weight(device, quantized, outlier_weight, activations));
+  if (device.traits().kind != DeviceKind::kCpu) {
+    OCTAVO_CHECK(other_packer() != nullptr, "op scaled_matmul: no packer for {}", device.traits().name);
+    return other_packer()(device, quantized, outlier_weight, activations);
   }
+  OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_decoded_weight(device, quantized, outlier_weight, activations));
   return weight;
 }
 

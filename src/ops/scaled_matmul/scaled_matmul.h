@@ -34,9 +34,16 @@ struct ScaledActivations {
   DType dtype = DType::kE4M3;
   ScaleGrain grain = ScaleGrain::kRow;
 };
-/// Rearranges a weight once at load; codes stay 8 bits in memory. The views must outlive the result's use only for the
-/// reference row. Returns the weight unchanged when the device has no better layout.
+/// Rearranges a weight once at load; codes stay 8 bits in memory. The views given are host memory, or memory of
+/// `device`. On the CPU they must outlive the result's use only for the reference row, and the weight comes back
+/// unchanged when there is no better layout; on another device the result's views are memory that `packed` owns.
 Result<ScaledWeight> pack_scaled_weight(device::Device& device, const QuantizedView& quantized,
                                         const TensorView& outlier_weight, const ScaledActivations& activations);
+
+/// What packs for devices that are not the CPU; set by the backend when it is opened, before the first load.
+using ScaledMatmulPacker = Result<ScaledWeight> (*)(device::Device& device, const QuantizedView& quantized,
+                                                    const TensorView& outlier_weight,
+                                                    const ScaledActivations& activations);
+void set_scaled_matmul_packer(ScaledMatmulPacker packer);
 
 }  // namespace octavo::ops

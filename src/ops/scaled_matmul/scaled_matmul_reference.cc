@@ -39,7 +39,7 @@ void scaled_matmul_reference(ExecutionContext&, const ScaledMatmulArgs& args, vo
     const float* gate = matmul_gate_row(args.epilogue, m, rows);
     for (std::int64_t n = 0; n < args.out.dim(-1); ++n) {
       const Row weight(args.weight.quantized.codes, {n});
-      double value = args.epilogue.bias.defined() ? args.epilogue.bias.f32()[n] : 0.0;
+      double value = args.epilogue.bias.defined() ? Row(args.epilogue.bias, {})[n] : 0.0;
       for (std::int64_t begin = 0; begin < inner; begin += kScaleBlock) {
         double sum = 0;
         for (std::int64_t k = begin; k < std::min(inner, begin + kScaleBlock); ++k) {
