@@ -41,8 +41,7 @@ Result<std::vector<Asked>> ask(const weights::ModelFiles& files, const Calibrati
     OCTAVO_ASSIGN_OR_RETURN(quantize::PromptFile file, quantize::read_prompt_file(flags.prompts, "--prompts"));
     prompts = std::move(file.entries);
   }
-  pipeline::LoadOptions load;
-  load.threads = flags.threads;
+  OCTAVO_ASSIGN_OR_RETURN(const auto load, load_options(flags.compute, "auto"));
   OCTAVO_ASSIGN_OR_RETURN(const auto pipeline, pipeline::load_pipeline(files, load));
   std::vector<Asked> all;
   const std::size_t pictures = std::min(kPictures, prompts.size());
@@ -106,8 +105,7 @@ Result<double> velocity_error(const quantize::Recipe& recipe, const weights::Ten
   checkpoint.multiplier = [&](std::string_view layer) { return folded->multiplier(layer); };
   OCTAVO_ASSIGN_OR_RETURN(weights::ExportPlan plan, quantize::plan_quantized_checkpoint(folded->parts(), checkpoint));
   OCTAVO_RETURN_IF_ERROR(write_quietly(*folded, std::move(plan), scratch.path(), extras));
-  pipeline::LoadOptions load;
-  load.threads = flags.threads;
+  OCTAVO_ASSIGN_OR_RETURN(const auto load, load_options(flags.compute, "auto"));
   OCTAVO_ASSIGN_OR_RETURN(const auto pipeline, pipeline::load_pipeline(scratch.path(), load));
   double error = 0, power = 0;
   for (const Asked& asked : all) {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "compute_flags.h"
 #include "device/device.h"
 #include "model_path.h"
 #include "ops/op_cases.h"
@@ -27,10 +28,9 @@ struct BenchOptions {
   ModelFlags model;
   std::string precision = "auto";
   std::string json_path;
-  std::vector<std::string> kernels;
+  ComputeFlags compute;
   std::string op;
   bool references = false;
-  int threads = 0;
   int repeat = 5;
   generation::GenerationRequest request{.prompt = "three red apples on a blue background"};
 };
@@ -57,10 +57,9 @@ boost::json::object describe_machine(const device::DeviceTraits& traits) {
 
 Result<boost::json::object> run_e2e(const BenchOptions& options) {
   OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(options.model));
-  OCTAVO_ASSIGN_OR_RETURN(auto load_options,
-                          pipeline::parse_load_options(options.precision, options.kernels, options.threads));
+  OCTAVO_ASSIGN_OR_RETURN(const auto loading, load_options(options.compute, options.precision));
   const auto load_started = std::chrono::steady_clock::now();
-  OCTAVO_ASSIGN_OR_RETURN(auto pipe, pipeline::load_pipeline(files, load_options));
+  OCTAVO_ASSIGN_OR_RETURN(auto pipe, pipeline::load_pipeline(files, loading));
   const double load_seconds = seconds(std::chrono::steady_clock::now() - load_started);
   OCTAVO_ASSIGN_OR_RETURN(auto request, generation::resolve(options.request, pipe->capabilities()));
 
@@ -141,7 +140,8 @@ Status run_bench(const BenchOptions& options) {
     return invalid_argument("--suite", "must be e2e, ops or all, not '" + options.suite + "'");
   }
   if (options.repeat < 1) return invalid_argument("--repeat", "must be at least 1");
-  const auto device = device::create_cpu_device(options.threads);
+  OCTAVO_ASSIGN_OR_RETURN(const device::DeviceChoice choice, device_choice(options.compute));
+  OCTAVO_ASSIGN_OR_RETURN(const auto device, device::create_device(choice));
   std::printf("%s, %d threads\n", device->traits().name.c_str(), device->traits().thread_count);
   boost::json::object report{{"machine", describe_machine(device->traits())}};
   if (options.suite != "ops") {
@@ -170,8 +170,7 @@ void add_bench(CLI::App& app, int& exit_code) {
   bench->add_option("--suite", options->suite, "e2e (stages of a picture), ops (kernels), all")->capture_default_str();
   add_model_flags(*bench, options->model);
   add_precision_flag(*bench, options->precision);
-  bench->add_option("--kernel", options->kernels, "Force a kernel: op=row (repeatable)");
-  bench->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();
+  add_compute_flags(*bench, options->compute);
   bench->add_option("--op", options->op, "Only this op (suite ops)");
   bench->add_flag("--references", options->references, "Time the plain reference rows too (slow)");
   bench->add_option("--repeat", options->repeat, "Timed rounds")->capture_default_str();

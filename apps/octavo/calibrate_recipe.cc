@@ -85,7 +85,7 @@ void add_calibration_flags(CLI::App& command, CalibrationFlags& flags) {
   command.add_option("--outliers", flags.outliers,
                      "Most input channels a layer that stay in 16 bits, taken from those over 32 times the median "
                      "where it lowers the product's error (default: 0)");
-  command.add_option("--threads", flags.threads, "CPU threads of the calibration (default: every core)");
+  add_compute_flags(command, flags.compute);
 }
 
 Status check_calibration_flags(const CalibrationFlags& flags) {
@@ -93,7 +93,7 @@ Status check_calibration_flags(const CalibrationFlags& flags) {
   if (flags.seed < 0) return invalid_argument("--seed", "must not be negative");
   if (!(flags.smooth >= 0 && flags.smooth <= 1)) return invalid_argument("--smooth", "must be from 0 to 1");
   if (flags.outliers < 0 || flags.outliers > 256) return invalid_argument("--outliers", "must be from 0 to 256");
-  return {};
+  return load_options(flags.compute, "auto").status();
 }
 
 bool needs_calibration(const quantize::Recipe& recipe, const CalibrationFlags& flags) {
@@ -125,8 +125,7 @@ Status calibrate_recipe(quantize::Recipe& recipe, const weights::TensorSource& s
   OCTAVO_RETURN_IF_ERROR(quantize::check_tunable(recipe, sites));
   OCTAVO_ASSIGN_OR_RETURN(options.model_hash, digest_with_progress(source));
 
-  pipeline::LoadOptions load;
-  load.threads = flags.threads;
+  OCTAVO_ASSIGN_OR_RETURN(const auto load, load_options(flags.compute, "auto"));
   OCTAVO_ASSIGN_OR_RETURN(const auto pipeline, pipeline::load_pipeline(files, load));
   const auto started = Clock::now();
   OCTAVO_ASSIGN_OR_RETURN(const quantize::Statistics heard, calibrate(*pipeline, sites, options));

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "compute_flags.h"
 #include "quantize/recipe.h"
 #include "weights/export/tensor_source.h"
 #include "weights/model_checkpoint.h"
@@ -21,7 +22,7 @@ struct CalibrationFlags {
   std::string calibration;  // file of statistics to keep; empty = beside the output, gone when that is written
   double smooth = 0;        // SmoothQuant's alpha; 0 = none
   int outliers = 0;         // channels a layer
-  int threads = 0;
+  ComputeFlags compute;
 };
 void add_calibration_flags(CLI::App& command, CalibrationFlags& flags);
 

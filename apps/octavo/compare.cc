@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "compute_flags.h"
 #include "interrupt.h"
 #include "model_path.h"
 #include "progress_bar.h"
@@ -43,8 +44,7 @@ struct CompareOptions {
   bool json_only = false;
   std::string detector;
   std::string baseline;
-  std::vector<std::string> kernels;
-  int threads = 0;
+  ComputeFlags compute;
 };
 
 /// Beside the report's folder while the work lasts; nothing of it remains, whatever happens.
@@ -94,7 +94,7 @@ Result<quantize::ModelChoice> choose(const CompareOptions& options, const std::s
   auto files = find_model_files(flags);
   if (!files.ok()) return files.status();
   choice.files = *files;
-  auto load = pipeline::parse_load_options(precision, options.kernels, options.threads);
+  auto load = load_options(options.compute, precision);
   if (!load.ok()) {
     const Status& error = load.status();
     const bool of_precision = error.subject() == "--precision";
@@ -304,8 +304,7 @@ void add_compare(CLI::App& app, int& exit_code) {
   compare->add_option("--baseline", options->baseline,
                       "Folder that keeps what A and the noise floor gave: other B's against the same A then run alone");
   compare->add_flag("--json-only", options->json_only, "Leave report.html out");
-  compare->add_option("--kernel", options->kernels, "Force a kernel: op=row (repeatable)");
-  compare->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();
+  add_compute_flags(*compare, options->compute);
   compare->footer(
       "Measured: the guided velocity at the same latents, step by step; latents and pictures (PSNR, SSIM, a perceptual "
       "distance) at the end of each model's own way; beside all of it the noise floor, model A in bf16 against itself "

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "compute_flags.h"
 #include "generation/infotext.h"
 #include "image/codec.h"
 #include "image/infotext.h"
@@ -33,8 +34,7 @@ struct GenerateOptions {
   image::EncodeOptions encoding;
   std::string precision = "auto";
   std::string vae_memory = "auto";
-  std::vector<std::string> kernels;
-  int threads = 0;
+  ComputeFlags compute;
 };
 
 /// The flag behind a request's field, for messages: what a person typed.
@@ -154,12 +154,11 @@ Status run_generate(const CLI::App& command, const GenerateOptions& options) {
   OCTAVO_RETURN_IF_ERROR(encode_picture(options, pixel, {}).status());
   generation::GenerationRequest request = options.request;
   OCTAVO_RETURN_IF_ERROR(read_image_flags(command, options.images, request));
-  OCTAVO_ASSIGN_OR_RETURN(auto load_options,
-                          pipeline::parse_load_options(options.precision, options.kernels, options.threads));
-  OCTAVO_ASSIGN_OR_RETURN(load_options.vae_memory, pipeline::parse_vae_memory(options.vae_memory));
+  OCTAVO_ASSIGN_OR_RETURN(auto loading, load_options(options.compute, options.precision));
+  OCTAVO_ASSIGN_OR_RETURN(loading.vae_memory, pipeline::parse_vae_memory(options.vae_memory));
   OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(options.model));
   const auto started = std::chrono::steady_clock::now();
-  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(files, load_options));
+  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(files, loading));
   const double load_seconds = seconds(std::chrono::steady_clock::now() - started);
   const auto resolved = generation::resolve(with_skip_layer_scale(command, request), pipe->capabilities());
   if (!resolved.ok()) {
@@ -255,9 +254,7 @@ void add_generate(CLI::App& app, int& exit_code) {
       ->add_option("--vae-memory", options->vae_memory,
                    "Autoencoder on whole maps, in bands (slower, a quarter of the memory), or auto")
       ->capture_default_str();
-  generate->add_option("--kernel", options->kernels,
-                       "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
-  generate->add_option("--threads", options->threads, "CPU threads (0 = all)")->capture_default_str();
+  add_compute_flags(*generate, options->compute);
   generate->callback([options, generate, &exit_code] {
     const Status status = run_generate(*generate, *options);
     if (!status.ok()) {

@@ -8,6 +8,7 @@
 #include "checkpoint.h"
 #include "compare.h"
 #include "device/cpu/idle_spinning.h"
+#include "devices.h"
 #include "generate.h"
 #include "inspect.h"
 #include "lora.h"
@@ -34,6 +35,7 @@ int main(int argc, char** argv) {
   octavo::app::add_compare(app, exit_code);
   octavo::app::add_lora(app, exit_code);
   octavo::app::add_bench(app, exit_code);
+  octavo::app::add_devices(app, exit_code);
 
   try {
     app.parse(argc, argv);

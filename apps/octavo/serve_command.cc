@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "compute_flags.h"
 #include "model_path.h"
 #include "pipeline/pipeline.h"
 #include "serve.h"
@@ -17,8 +18,7 @@ struct ServeFlags {
   ServeOptions server;
   ModelFlags model;
   std::string precision = "auto";
-  std::vector<std::string> kernels;
-  int threads = 0;
+  ComputeFlags compute;
   long drain_seconds = 60;
   long job_limit_seconds = 0;
 };
@@ -52,10 +52,9 @@ Status run_serve(ServeFlags flags) {
   if (flags.server.port < 0 || flags.server.port > 65535) {
     return invalid_argument("--port", std::to_string(flags.server.port) + " is outside 0 to 65535");
   }
-  OCTAVO_ASSIGN_OR_RETURN(const auto load_options,
-                          pipeline::parse_load_options(flags.precision, flags.kernels, flags.threads));
+  OCTAVO_ASSIGN_OR_RETURN(const auto loading, load_options(flags.compute, flags.precision));
   OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(flags.model));
-  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(files, load_options));
+  OCTAVO_ASSIGN_OR_RETURN(const auto pipe, pipeline::load_pipeline(files, loading));
   OCTAVO_RETURN_IF_ERROR(warm_up(*pipe));
   flags.server.drain_timeout = std::chrono::seconds(flags.drain_seconds);
   flags.server.job_time_limit = std::chrono::seconds(flags.job_limit_seconds);
@@ -74,8 +73,7 @@ void add_serve(CLI::App& app, int& exit_code) {
   serve->add_option("--address", flags->server.address, "Interface to listen on; 0.0.0.0 = all")->capture_default_str();
   add_model_flags(*serve, flags->model);
   add_precision_flag(*serve, flags->precision);
-  serve->add_option("--kernel", flags->kernels, "Force a kernel: op=row (repeatable)");
-  serve->add_option("--threads", flags->threads, "CPU threads of the engine (0 = all)")->capture_default_str();
+  add_compute_flags(*serve, flags->compute);
   serve->add_option("--queue-limit", flags->server.queue_limit, "Jobs that may wait; more are refused with 503")
       ->capture_default_str();
   serve->add_option("--max-body-bytes", flags->server.max_body_bytes, "Largest request body; more is refused with 413")

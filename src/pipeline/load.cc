@@ -127,14 +127,17 @@ Result<LoadOptions::VaeMemory> parse_vae_memory(const std::string& name) {
 
 Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options) {
   const auto started = std::chrono::steady_clock::now();
-  auto device = device::create_cpu_device(options.threads);
+  device::DeviceChoice choice = options.device;
+  choice.threads = options.threads;
+  OCTAVO_ASSIGN_OR_RETURN(auto device, device::create_device(choice));
   const device::DeviceTraits& traits = device->traits();
   const layers::Precision precision = precision_of(options.precision, traits.preferred_dtype);
   const bool asked =
       options.precision == LoadOptions::Precision::kF32 || options.precision == LoadOptions::Precision::kBf16;
-  const std::string_view reason = asked                                    ? "--precision asks for it"
-                                  : traits.preferred_dtype == DType::kBF16 ? "the processor has AVX512-BF16"
-                                                                           : "the processor has no AVX512-BF16";
+  const std::string_view reason = asked                                      ? "--precision asks for it"
+                                  : traits.kind == device::DeviceKind::kCuda ? "GPUs multiply it fastest"
+                                  : traits.preferred_dtype == DType::kBF16   ? "the processor has AVX512-BF16"
+                                                                             : "the processor has no AVX512-BF16";
   OCTAVO_ASSIGN_OR_RETURN(const auto checkpoint, weights::ModelCheckpoint::open(files));
   spdlog::info("{}", checkpoint.findings());
   OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, checkpoint, precision));

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "device/cuda_backend.h"
 #include "device/execution_context.h"
 #include "generation/generation.h"
 #include "models/sd35/sd35.h"
@@ -29,7 +30,9 @@ struct LoadOptions {
   enum class Precision { kAuto, kF32, kBf16, kFp8, kW8a16 };
   Precision precision = Precision::kAuto;
   device::KernelOverrides kernels;
-  int threads = 0;  // 0 = every core
+  /// What to compute on; programs ask for kAuto, tests and tools stay on the CPU unless they say so.
+  device::DeviceChoice device{.kind = device::DeviceChoice::Kind::kCpu, .cuda = {}, .threads = 0};
+  int threads = 0;  // of the CPU, whatever `device` says; 0 = every core
   /// How the autoencoder works: on whole maps, in bands of rows (a quarter of the memory, half again the arithmetic),
   /// or in bands above 1024 x 1024 pixels.
   enum class VaeMemory { kAuto, kWhole, kBands };

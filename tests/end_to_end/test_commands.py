@@ -58,12 +58,21 @@ class Generate(unittest.TestCase):
                                   ("--subseed-strength", "-1", "subseed"),
                                   ("--precision", "f8", "precision"), ("--dtype", "f8", "precision"), ("--t5-length", "100000", "t5"),
                                   ("--clip-skip", "99", "clip-skip"), ("--prompt-syntax", "latex", "prompt-syntax"),
-                                  ("--kernel", "attention=nope", "nope"), ("--threads", "-3", "threads")):
+                                  ("--kernel", "attention=nope", "nope"), ("--threads", "-3", "threads"),
+                                  ("--device", "gpu", "device"), ("--device", "cuda:-1", "device"),
+                                  ("--force-arch", "70", "force-arch")):
             with self.subTest(flag=flag, value=value):
                 done = run("generate", "--prompt", "a cat", flag, value, "--out", str(self.folder / "no.png"))
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(word, done.stderr.lower())
                 self.assertFalse((self.folder / "no.png").exists())
+
+    def test_lists_what_device_can_name(self):
+        done = run("devices")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = done.stdout.splitlines()
+        self.assertTrue(lines[0].startswith("cpu "), lines)
+        self.assertTrue(lines[1].startswith(("cuda    none: ", "cuda:0 ")), lines)
 
     def test_refuses_text_that_is_not_utf8(self):
         done = run("generate", "--prompt", b"caf\xe9", "--out", str(self.folder / "no.png"))

@@ -120,10 +120,10 @@ class Comparer {
   Result<bool> run_a() {
     OCTAVO_ASSIGN_OR_RETURN(const auto pipe, load(options_.a, options_.a.flag));
     result_.a = describe(options_.a, *pipe);
-    const auto device = device::create_cpu_device(options_.a.options.threads);
-    result_.processor = device->traits().name;
-    result_.threads = device->traits().thread_count;
-    result_.native_bf16 = device->traits().has_avx512_bf16;
+    const device::DeviceTraits& traits = pipe->traits();
+    result_.processor = traits.name;
+    result_.threads = traits.thread_count;
+    result_.native_bf16 = traits.has_avx512_bf16 || traits.kind == device::DeviceKind::kCuda;
     generation::GenerationRequest request = options_.request;
     request.seed = request.subseed = options_.first_seed;
     if (request.shift <= 0) request.shift = pipe->model().flow.shift;  // both models walk the same noise levels

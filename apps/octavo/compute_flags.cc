@@ -1,0 +1,34 @@
+#include "compute_flags.h"
+
+namespace octavo::app {
+
+void add_compute_flags(CLI::App& command, ComputeFlags& flags) {
+  command
+      .add_option("--device", flags.device,
+                  "auto (a GPU that can be used, else the CPU), cpu, cuda or cuda:N; `octavo devices` lists them")
+      ->capture_default_str();
+  command
+      .add_option("--force-arch", flags.force_architecture,
+                  "80, 89 or 90: choose kernels as on a GPU of this compute capability, at most its own (for tests)")
+      ->check(CLI::IsMember({80, 89, 90}));
+  command.add_option("--kernel", flags.kernels, "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
+  command.add_option("--threads", flags.threads, "CPU threads (0 = all)")->capture_default_str();
+}
+
+Result<device::DeviceChoice> device_choice(const ComputeFlags& flags) {
+  OCTAVO_ASSIGN_OR_RETURN(device::DeviceChoice choice, device::parse_device(flags.device));
+  if (flags.force_architecture != 0 && choice.kind == device::DeviceChoice::Kind::kCpu) {
+    return invalid_argument("--force-arch", "is of GPUs, and --device is cpu");
+  }
+  choice.cuda.force_architecture = flags.force_architecture;
+  choice.threads = flags.threads;
+  return choice;
+}
+
+Result<pipeline::LoadOptions> load_options(const ComputeFlags& flags, const std::string& precision) {
+  OCTAVO_ASSIGN_OR_RETURN(auto options, pipeline::parse_load_options(precision, flags.kernels, flags.threads));
+  OCTAVO_ASSIGN_OR_RETURN(options.device, device_choice(flags));
+  return options;
+}
+
+}  // namespace octavo::app
