@@ -20,6 +20,8 @@ if(NOT OCTAVO_CUDA STREQUAL "OFF" AND OCTAVO_CUDA_ROOT AND OCTAVO_CUDNN_ROOT)
     set(CMAKE_CUDA_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
   endif()
   enable_language(CUDA)
+  # CMake 3.25 does not know that this nvcc has C++20.
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA_EXTENSIONS OFF)
@@ -36,7 +38,8 @@ endif()
 
 # Called once, after every folder of src/ has its library.
 function(octavo_cuda_backend)
-  file(GLOB_RECURSE all CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/*/cuda/*.cc" "${CMAKE_SOURCE_DIR}/src/*/cuda/*.cu")
+  file(GLOB_RECURSE all CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/*.cc" "${CMAKE_SOURCE_DIR}/src/*.cu")
+  list(FILTER all INCLUDE REGEX "/cuda/[^/]+$")
   set(sources ${all})
   set(tests ${all})
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
@@ -48,7 +51,8 @@ function(octavo_cuda_backend)
     "${OCTAVO_CUDA_ROOT}/include" "${OCTAVO_CUDNN_ROOT}/include" ${Boost_INCLUDE_DIRS})
   target_compile_options(octavo_cuda PRIVATE
     "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Werror;-Wno-missing-field-initializers;-ffp-contract=off;-fopenmp>"
-    "$<$<COMPILE_LANGUAGE:CUDA>:-O3;--expt-relaxed-constexpr;-lineinfo;-Werror=cross-execution-space-call;-Xcompiler=-Wall>")
+    # nvcc takes fmt 9's compile-time checks of format strings for errors.
+    "$<$<COMPILE_LANGUAGE:CUDA>:-DFMT_CONSTEVAL=;-DFMT_USE_CONSTEXPR=1;-O3;--expt-relaxed-constexpr;-lineinfo;-Werror=cross-execution-space-call;-Xcompiler=-Wall>")
   # The program's own symbols (op tables, Status) stay undefined here: the executable that opens this library has them.
   target_link_libraries(octavo_cuda PRIVATE
     fmt::fmt spdlog::spdlog "${OCTAVO_CUDART_LIBRARY}" "${OCTAVO_CUBLASLT_LIBRARY}" "${OCTAVO_CUDNN_LIBRARY}"
