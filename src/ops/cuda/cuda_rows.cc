@@ -2,6 +2,14 @@
 
 namespace octavo::ops {
 
-void add_cuda_rows() {}
+void add_cuda_rows() {
+  add_activation_cuda_rows();
+  add_cast_cuda_rows();
+  add_embedding_cuda_rows();
+  add_norm_cuda_rows();
+  add_patch_cuda_rows();
+  add_quantize_cuda_rows();
+  add_sample_cuda_rows();
+}
 
 }  // namespace octavo::ops

@@ -5,4 +5,12 @@ namespace octavo::ops {
 
 void add_cuda_rows();
 
+void add_activation_cuda_rows();
+void add_cast_cuda_rows();
+void add_embedding_cuda_rows();
+void add_norm_cuda_rows();
+void add_patch_cuda_rows();
+void add_quantize_cuda_rows();
+void add_sample_cuda_rows();
+
 }  // namespace octavo::ops
