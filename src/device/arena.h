@@ -26,6 +26,8 @@ class Arena {
   /// Uninitialised; valid until the Scope around it ends. While measuring the view has no memory (data() is null).
   TensorView take(DType dtype, Shape shape);
 
+  /// Where its memory begins: changes when reserve() has grown it.
+  const void* base() const { return buffer_.data(); }
   std::size_t used_bytes() const { return used_; }
   std::size_t peak_bytes() const { return peak_; }
   std::size_t capacity_bytes() const { return buffer_.byte_count(); }

@@ -32,6 +32,11 @@ class ExecutionContext {
   Arena& arena() const { return arena_; }
   const DeviceTraits& traits() const { return device_.traits(); }
 
+  /// A context on the stream's side stream, with an arena of its own, for work that may run beside this one's between
+  /// stream().fork() and stream().join(); null where there is none. Its kernels are chosen as here.
+  ExecutionContext* side() const { return side_; }
+  void set_side(ExecutionContext* side) { side_ = side; }
+
   /// Dry: ops check their arguments and count their scratch, and compute nothing. True while the arena measures.
   bool dry_run() const { return arena_.measuring(); }
 
@@ -55,6 +60,7 @@ class ExecutionContext {
   Device& device_;
   Stream& stream_;
   Arena& arena_;
+  ExecutionContext* side_ = nullptr;
   TapSink* tap_ = nullptr;
   KernelOverrides overrides_;
 };

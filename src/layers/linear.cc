@@ -30,8 +30,14 @@ bool Linear::take_codes(LoadContext& load, std::span<const std::string> prefixes
   return true;
 }
 
-void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes, const TensorView& plain) {
+void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes, TensorView plain) {
   const auto layers = static_cast<int>(prefixes.size());
+  if (load.device.traits().kind != device::DeviceKind::kCpu && joined_.data() == nullptr) {
+    OwnedTensor uploaded = copy_to_device(load, plain);
+    if (!uploaded.view.defined()) return;
+    joined_ = std::move(uploaded.buffer);
+    plain = uploaded.view;
+  }
   const bool asks = load.precision.weights == WeightPrecision::kQuantized ||
                     load.precision.weights == WeightPrecision::kWeightsQuantized;
   if (asks && load.at_load != AtLoad::kNothing && !load.weights.provenance()) {
@@ -48,6 +54,7 @@ void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes
     return;
   }
   weight_ = std::move(*packed);
+  if (weight_.plain.data() != joined_.data()) joined_ = {};  // the backend made its own of it
   load.forms.plain += layers;
 }
 
@@ -57,7 +64,7 @@ Linear Linear::load(LoadContext& load, const std::string& prefix, std::int64_t i
   linear.input_tap_ = input_tap(load, prefix);
   linear.in_features_ = in_features;
   linear.out_features_ = out_features;
-  if (with_bias) linear.bias_ = load_f32(load, prefix + ".bias", Shape{out_features});
+  if (with_bias) linear.bias_ = load_bias(load, prefix + ".bias", Shape{out_features});
   const std::span<const std::string> prefixes(&prefix, 1);
   if (linear.take_codes(load, prefixes, out_features)) return linear;
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_features, in_features});
@@ -72,7 +79,7 @@ Linear Linear::load_patch_embedding(LoadContext& load, const std::string& prefix
   linear.in_features_ = channels * 4;
   linear.out_features_ = out_features;
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_features, channels, 2, 2});
-  linear.bias_ = load_f32(load, prefix + ".bias", Shape{out_features});
+  linear.bias_ = load_bias(load, prefix + ".bias", Shape{out_features});
   if (plain.defined()) linear.set_weight(load, {&prefix, 1}, plain.reshape(Shape{out_features, channels * 4}));
   return linear;
 }
@@ -85,7 +92,7 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
   linear.out_features_ = out_features_each * static_cast<std::int64_t>(prefixes.size());
   std::vector<OwnedTensor> biases;
   for (const std::string& prefix : prefixes) {
-    if (with_bias) biases.push_back(load_f32(load, prefix + ".bias", Shape{out_features_each}));
+    if (with_bias) biases.push_back(load_bias(load, prefix + ".bias", Shape{out_features_each}));
   }
   const auto stream = load.device.create_stream();
   const auto join = [&](std::span<const TensorView> parts, DType dtype, Shape shape, device::Buffer& buffer) {
@@ -111,7 +118,7 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
       if (bias.view.defined()) parts.push_back(bias.view);
     }
     if (parts.size() == biases.size()) {
-      linear.bias_.view = join(parts, DType::kF32, Shape{linear.out_features_}, linear.bias_.buffer);
+      linear.bias_.view = join(parts, parts.front().dtype(), Shape{linear.out_features_}, linear.bias_.buffer);
     }
   }
   if (linear.take_codes(load, prefixes, out_features_each)) return linear;
@@ -141,6 +148,39 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
                                     : join(weights, weights.front().dtype(), joined_shape, linear.joined_);
   if (plain.defined()) linear.set_weight(load, prefixes, plain);
   return linear;
+}
+
+LinearInput Linear::input_in(const ops::ExecutionContext& context, const TensorView& buffer, Shape shape,
+                             DType plain_dtype) const {
+  LinearInput input;
+  if (!quantized_ || context.tapped() || !quantized_->takes_fused_codes(context.traits())) {
+    input.plain = TensorView(buffer.data(), plain_dtype, shape);
+    OCTAVO_CHECK(input.plain.byte_count() <= buffer.byte_count(), "an input of {} in {} bytes", shape.to_string(),
+                 buffer.byte_count());
+    return input;
+  }
+  // Codes first, their scales behind them.
+  input.codes.grain = ScaleGrain::kRow;
+  input.codes.codes = TensorView(buffer.data(), quantized_->input_format(), shape);
+  const std::size_t codes_bytes = (input.codes.codes.byte_count() + 255) / 256 * 256;
+  auto* scales = static_cast<std::byte*>(buffer.data());
+  if (scales != nullptr) scales += codes_bytes;  // null in a dry run
+  input.codes.dequant_scale = TensorView(static_cast<void*>(scales), DType::kF32, Shape{input.codes.rows()});
+  OCTAVO_CHECK(codes_bytes + input.codes.dequant_scale.byte_count() <= buffer.byte_count(), "codes of {} in {} bytes",
+               shape.to_string(), buffer.byte_count());
+  return input;
+}
+
+void Linear::forward(ops::ExecutionContext& context, const LinearInput& x, const TensorView& out,
+                     const LinearExtras& extras) const {
+  if (!x.coded()) {
+    forward(context, x.plain, out, extras);
+    return;
+  }
+  OCTAVO_CHECK(quantized_.has_value(), "codes for a product of plain activations");
+  quantized_->forward_codes(
+      context, x.codes,
+      {.bias = bias_.view, .activation = extras.activation, .residual = extras.residual, .gate = extras.gate}, out);
 }
 
 void Linear::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,

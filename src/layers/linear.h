@@ -18,6 +18,17 @@ struct LinearExtras {
   TensorView gate = {};      // [B, N] f32
 };
 
+/// What a product reads: plain activations, or the codes that a norm or activation wrote for it.
+struct LinearInput {
+  TensorView plain;     // f32 | bf16; undefined when `codes` are there
+  QuantizedView codes;  // scales a token
+
+  bool coded() const { return codes.codes.defined(); }
+  /// The dequant scale a norm writes beside `out()`; undefined for plain activations.
+  const TensorView& out() const { return coded() ? codes.codes : plain; }
+  const TensorView& out_scale() const { return codes.dequant_scale; }
+};
+
 class Linear {
  public:
   Linear() = default;
@@ -38,6 +49,16 @@ class Linear {
   void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                const LinearExtras& extras = {}) const;
 
+  /// Where an op that writes this product's input (a norm, an activation) puts it: codes with scales where the device
+  /// fuses that and the weight asks for no more than rounding, else plain activations of `plain_dtype`. In the memory
+  /// of `buffer`, contiguous, of at least as many bytes as `shape` has in plain_dtype; nothing is allocated. Plain
+  /// while a sink listens to inputs.
+  LinearInput input_in(const ops::ExecutionContext& context, const TensorView& buffer, Shape shape,
+                       DType plain_dtype) const;
+  /// As above, from what input_in() gave.
+  void forward(ops::ExecutionContext& context, const LinearInput& x, const TensorView& out,
+               const LinearExtras& extras = {}) const;
+
   /// Null unless the weight has 8 bits.
   const QuantizedProduct* quantized() const { return quantized_ ? &*quantized_ : nullptr; }
   std::int64_t in_features() const { return in_features_; }
@@ -49,7 +70,7 @@ class Linear {
   static std::string input_tap(const LoadContext& load, const std::string& prefix);
   /// Codes of a quantised part, when they are to be used; false = the weight is to be taken widened.
   bool take_codes(LoadContext& load, std::span<const std::string> prefixes, std::int64_t out_features_each);
-  void set_weight(LoadContext& load, std::span<const std::string> prefixes, const TensorView& plain);
+  void set_weight(LoadContext& load, std::span<const std::string> prefixes, TensorView plain);
   std::string input_tap_;
   std::int64_t in_features_ = 0;
   std::int64_t out_features_ = 0;

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "tensor/convert.h"
+
 namespace octavo::layers {
 namespace {
 
@@ -24,6 +26,25 @@ OwnedTensor load_f32(LoadContext& load, const std::string& name, const Shape& sh
   std::vector<float> values(static_cast<std::size_t>(stored.element_count()));
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = element(stored, static_cast<std::int64_t>(i));
   return copy_to_device(load, TensorView(values.data(), DType::kF32, shape));
+}
+
+OwnedTensor load_bias(LoadContext& load, const std::string& name, const Shape& shape) {
+  if (load.device.traits().kind == device::DeviceKind::kCpu || load.precision.activations != DType::kBF16) {
+    return load_f32(load, name, shape);
+  }
+  const TensorView stored = load.weights.require(name, shape);
+  if (!stored.defined()) return {};
+  std::vector<BFloat16> values(static_cast<std::size_t>(stored.element_count()));
+  convert_elements(static_cast<const std::byte*>(stored.data()), stored.dtype(),
+                   reinterpret_cast<std::byte*>(values.data()), DType::kBF16, stored.element_count());
+  return copy_to_device(load, TensorView(values.data(), DType::kBF16, shape));
+}
+
+OwnedTensor load_table(LoadContext& load, const std::string& name, const Shape& shape) {
+  const TensorView stored = load.weights.require(name, shape);
+  if (!stored.defined()) return {};
+  if (load.device.traits().kind == device::DeviceKind::kCpu) return {{}, stored};
+  return copy_to_device(load, stored);
 }
 
 OwnedTensor copy_to_device(LoadContext& load, const TensorView& host) {

@@ -33,6 +33,9 @@ struct Precision {
       : activations(activations_dtype), weights(weight_precision) {}
   DType activations;  // f32 | bf16: what products are fed with, unless a product in 8 bits rounds it further
   WeightPrecision weights;
+  /// f32 | bf16: the residual streams of the transformer. Below f32 only where the device prefers it and activations
+  /// are bf16 (device::DeviceTraits::preferred_residual_dtype).
+  DType residuals = DType::kF32;
 };
 
 /// Which forms a model's products have, for the log. Joined layers count as the layers they are joined from.
@@ -69,8 +72,14 @@ struct OwnedTensor {
   TensorView view;  // undefined when there is none
 };
 
-/// An f32 copy on the device (biases, norm weights): what kernels read without conversion.
+/// An f32 copy on the device (norm weights): what kernels read without conversion.
 OwnedTensor load_f32(LoadContext& load, const std::string& name, const Shape& shape);
+
+/// What a product adds: f32, but bf16 on a GPU that feeds its products with bf16, whose libraries add nothing else.
+OwnedTensor load_bias(LoadContext& load, const std::string& name, const Shape& shape);
+
+/// A table that is looked up (embeddings, positions), in the file's dtype: the file itself on the CPU, a copy on a GPU.
+OwnedTensor load_table(LoadContext& load, const std::string& name, const Shape& shape);
 
 /// A copy on the device of contiguous host memory; empty, and noted, when there is no room.
 OwnedTensor copy_to_device(LoadContext& load, const TensorView& host);

@@ -84,7 +84,8 @@ std::optional<QuantizedProduct> QuantizedProduct::from_codes(LoadContext& load, 
   product.input_ = input_of(load, first);
   product.input_format_ = first.activation_format;
   QuantizedView joined = first.weight;
-  if (codes.size() > 1) {
+  const bool on_host = load.device.traits().kind == device::DeviceKind::kCpu;
+  if (codes.size() > 1 || !on_host) {
     const std::int64_t inner = first.weight.inner();
     auto buffer = load.device.allocate(static_cast<std::size_t>(rows * inner));
     if (!buffer.ok()) {
@@ -172,7 +173,18 @@ bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
     return false;
   }
   weight_ = std::move(*packed);
+  if (weight_.quantized.codes.data() != codes_.data()) codes_ = {};  // the file's, or the backend made its own
   return true;
+}
+
+bool QuantizedProduct::takes_fused_codes(const device::DeviceTraits& traits) const {
+  return traits.fuses_quantisation && input_ == ActivationForm::kToken && input_format_ != DType::kE5M2 &&
+         !multiplier_.view.defined() && !outliers_.view.defined();
+}
+
+void QuantizedProduct::forward_codes(ops::ExecutionContext& context, const QuantizedView& x,
+                                     const ops::Epilogue& epilogue, const TensorView& out) const {
+  ops::scaled_matmul(context, {.x = x, .weight = weight_, .outliers = {}, .epilogue = epilogue, .out = out});
 }
 
 void QuantizedProduct::forward(ops::ExecutionContext& context, const TensorView& x, const ops::Epilogue& epilogue,

@@ -20,9 +20,9 @@ class QuantizedProduct {
   /// Nothing when that or memory fails.
   static std::optional<QuantizedProduct> from_codes(LoadContext& load, std::span<const std::string> layers,
                                                     std::span<const weights::QuantizedWeight> codes);
-  /// Quantises `plain` [N, K] (f32 | f16 | bf16) now, as load.at_load says (not kNothing); inputs stay as they are when
-  /// precision.weights is kWeightsQuantized. `layers` have as many rows each. Notes kDataCorruption naming the one that
-  /// holds NaN or infinity.
+  /// Quantises `plain` [N, K] (f32 | f16 | bf16, in the device's memory) now, as load.at_load says (not kNothing);
+  /// inputs stay as they are when precision.weights is kWeightsQuantized. `layers` have as many rows each. Notes
+  /// kDataCorruption naming the one that holds NaN or infinity.
   static std::optional<QuantizedProduct> quantize(LoadContext& load, std::span<const std::string> layers,
                                                   const TensorView& plain);
   /// Whether from_codes() takes these: plain inputs have no multiplier and no columns apart.
@@ -33,6 +33,12 @@ class QuantizedProduct {
                const TensorView& out) const;
 
   bool quantizes_input() const { return input_ != weights::ActivationForm::kNone; }
+  DType input_format() const { return input_format_; }
+  /// Whether an op on this device may write the codes of the input: one scale a token and nothing else to do.
+  bool takes_fused_codes(const device::DeviceTraits& traits) const;
+  /// forward() from such codes.
+  void forward_codes(ops::ExecutionContext& context, const QuantizedView& x, const ops::Epilogue& epilogue,
+                     const TensorView& out) const;
   std::size_t owned_bytes() const;
 
  private:

@@ -48,11 +48,8 @@ Result<const Pipeline::EncodedInput*> Pipeline::encode_input(const generation::G
   const Shape picture_shape{1, request.height, request.width, 3};
   const Shape moments_shape{1, request.height / downscale, request.width / downscale, 2 * config.latent_channels};
   const auto dry = [](const Shape& shape) { return TensorView(static_cast<void*>(nullptr), DType::kF32, shape); };
-  arena_.set_measuring(true);
-  model_.encoder->encode(*context_, dry(picture_shape), dry(moments_shape));
-  const std::size_t peak = arena_.peak_bytes();
-  arena_.set_measuring(false);
-  OCTAVO_RETURN_IF_ERROR(arena_.reserve(*device_, peak));
+  OCTAVO_RETURN_IF_ERROR(
+      reserve_for([&] { model_.encoder->encode(*context_, dry(picture_shape), dry(moments_shape)); }));
 
   std::vector<float> values(static_cast<std::size_t>(picture_shape.element_count()));
   for (std::size_t i = 0; i < values.size(); ++i) {

@@ -153,6 +153,13 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
   pipeline->stream_ = pipeline->device_->create_stream();
   pipeline->context_ =
       std::make_unique<device::ExecutionContext>(*pipeline->device_, *pipeline->stream_, pipeline->arena_);
+  if (device::Stream* side = pipeline->stream_->side(); side != nullptr) {
+    pipeline->side_context_ =
+        std::make_unique<device::ExecutionContext>(*pipeline->device_, *side, pipeline->side_arena_);
+    pipeline->side_context_->set_kernel_overrides(options.kernels);
+    pipeline->context_->set_side(pipeline->side_context_.get());
+  }
+  pipeline->images_per_forward_ = options.images_per_forward;
   pipeline->context_->set_kernel_overrides(options.kernels);
   pipeline->dtype_ = precision.activations;
   pipeline->capabilities_ = describe(pipeline->model_);

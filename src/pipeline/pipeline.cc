@@ -45,14 +45,26 @@ struct Pipeline::Run {
   sampling::SkipLayerGuidance skip_layers;
   std::vector<float> model_sigmas;  // the sigma of each call of the transformer, in order
   device::Buffer memory;
-  models::MmditConditioning conditioning;
-  TensorView prediction;                            // [R, C, height, width] f32
-  TensorView skipped;                               // [1, C, height, width] f32; undefined without skip-layer guidance
+  models::MmditConditioning conditioning;  // a row a branch
+  TransformerStep* step = nullptr;
+  TensorView skipped;                               // [B, C, height, width] f32; undefined without skip-layer guidance
   TensorView all_finite;                            // [1] i32
   TensorView known_image, known_noise, known_mask;  // of an inpainting run; else undefined
 };
 
-Status Pipeline::plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches) {
+Status Pipeline::reserve_for(const std::function<void()>& work) {
+  arena_.set_measuring(true);
+  side_arena_.set_measuring(true);
+  work();
+  const std::size_t peak = arena_.peak_bytes(), side_peak = side_arena_.peak_bytes();
+  arena_.set_measuring(false);
+  side_arena_.set_measuring(false);
+  OCTAVO_RETURN_IF_ERROR(arena_.reserve(*device_, peak));
+  return side_arena_.reserve(*device_, side_peak);
+}
+
+Status Pipeline::plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches,
+                      std::int64_t images) {
   const auto& transformer = model_.mmdit.config();
   const int downscale = model_.decoder.config().downscale();
   const std::int64_t height = request.height / downscale, width = request.width / downscale;
@@ -60,24 +72,48 @@ Status Pipeline::plan(const generation::GenerationRequest& request, std::span<co
   const std::int64_t tokens = branches.front().context_rows();
   OCTAVO_ASSIGN_OR_RETURN(const Path path, path_of(request));
   const auto calls = static_cast<std::int64_t>(sampling::model_sigmas(*path.sampler, path.schedule.sigmas).size());
-  arena_.set_measuring(true);
   const auto dry = [](DType dtype, Shape shape) { return TensorView(static_cast<void*>(nullptr), dtype, shape); };
-  for (const TextTokens& branch : branches) text_.plan(*context_, branch);
-  models::MmditConditioning conditioning;
-  conditioning.rows = rows;
-  conditioning.context = dry(DType::kF32, Shape{rows, tokens, transformer.width});
-  conditioning.modulations = dry(DType::kF32, Shape{calls * rows, model_.mmdit.modulation_width()});
-  model_.mmdit.prepare(*context_, dry(DType::kF32, Shape{rows, tokens, transformer.context_width}),
-                       dry(DType::kF32, Shape{rows, transformer.pooled_width}), dry(DType::kF32, Shape{calls}),
-                       conditioning);
-  const Shape latent_shape{1, transformer.in_channels, height, width};
-  model_.mmdit.predict(*context_, dry(DType::kF32, latent_shape), 0, conditioning,
-                       dry(DType::kF32, Shape{rows, transformer.out_channels, height, width}));
-  model_.decoder.decode(*context_, dry(DType::kF32, latent_shape),
-                        dry(DType::kF32, Shape{1, request.height, request.width, 3}));
-  const std::size_t peak = arena_.peak_bytes();
-  arena_.set_measuring(false);
-  return arena_.reserve(*device_, peak);
+  return reserve_for([&] {
+    for (const TextTokens& branch : branches) text_.plan(*context_, branch);
+    models::MmditConditioning conditioning;
+    conditioning.rows = rows;
+    conditioning.context = dry(DType::kF32, Shape{rows, tokens, transformer.width});
+    conditioning.modulations = dry(DType::kF32, Shape{calls * rows, model_.mmdit.modulation_width()});
+    model_.mmdit.prepare(*context_, dry(DType::kF32, Shape{rows, tokens, transformer.context_width}),
+                         dry(DType::kF32, Shape{rows, transformer.pooled_width}), dry(DType::kF32, Shape{calls}),
+                         conditioning);
+    models::MmditConditioning step;
+    step.rows = rows * images;
+    step.context = dry(DType::kF32, Shape{step.rows, tokens, transformer.width});
+    step.modulations = dry(DType::kF32, Shape{step.rows, model_.mmdit.modulation_width()});
+    model_.mmdit.predict(*context_, dry(DType::kF32, Shape{images, transformer.in_channels, height, width}), 0, step,
+                         dry(DType::kF32, Shape{step.rows, transformer.out_channels, height, width}));
+    model_.decoder.decode(*context_, dry(DType::kF32, Shape{1, transformer.in_channels, height, width}),
+                          dry(DType::kF32, Shape{1, request.height, request.width, 3}));
+  });
+}
+
+Result<TransformerStep*> Pipeline::step_of(const StepShape& shape) {
+  const auto found = std::find_if(steps_.begin(), steps_.end(), [&](const auto& one) { return one->shape() == shape; });
+  if (found != steps_.end()) {
+    steps_.splice(steps_.begin(), steps_, found);
+    return steps_.front().get();
+  }
+  constexpr std::size_t kMostShapes = 8;
+  if (steps_.size() == kMostShapes) steps_.pop_back();
+  OCTAVO_ASSIGN_OR_RETURN(auto step, TransformerStep::create(*device_, model_.mmdit, shape));
+  steps_.push_front(std::move(step));
+  return steps_.front().get();
+}
+
+int Pipeline::images_per_forward(const generation::GenerationRequest& request) const {
+  if (images_per_forward_ > 0) return images_per_forward_;
+  // As many tokens as one picture of 1024 x 1024 has fill a GPU; more pictures in a forward gain nothing then.
+  constexpr int kMostImages = 8, kFillingTokens = 4096;
+  if (traits().preferred_images_per_forward <= 1) return 1;
+  const int patch = model_.limits.size_multiple;
+  const int tokens = std::max(1, (request.width / patch) * (request.height / patch));
+  return std::clamp(kFillingTokens / tokens, 1, kMostImages);
 }
 
 Result<Pipeline::Path> Pipeline::path_of(const generation::GenerationRequest& request) const {
@@ -115,33 +151,44 @@ Result<DenoiseState> Pipeline::begin(const generation::GenerationRequest& reques
   return state;
 }
 
-Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
-  const generation::GenerationRequest& request = state.request;
+Result<Pipeline::Run> Pipeline::start_run(std::span<const DenoiseState> states) {
+  const DenoiseState& first = states.front();
+  const generation::GenerationRequest& request = first.request;
   const auto& transformer = model_.mmdit.config();
-  const Shape& shape = state.sampler.shape;
   const int downscale = model_.decoder.config().downscale();
-  if (!(shape == Shape{1, transformer.in_channels, request.height / downscale, request.width / downscale})) {
-    return data_corruption("denoise state", "its latents " + shape.to_string() + " are not this model's");
-  }
-  if (state.known) {
+  const Shape one{1, transformer.in_channels, request.height / downscale, request.width / downscale};
+  std::vector<const sampling::SamplerState*> samplers;
+  for (const DenoiseState& state : states) {
+    if (!(state.sampler.shape == one)) {
+      return data_corruption("denoise state",
+                             "its latents " + state.sampler.shape.to_string() + " are not this model's");
+    }
+    if (state.known.has_value() != first.known.has_value()) {
+      return data_corruption("denoise state", "pictures of one request with a mask and without");
+    }
+    samplers.push_back(&state.sampler);
+    if (!state.known) continue;
     const std::size_t elements = state.sampler.latents.size();
     if (state.known->image.size() != elements || state.known->noise.size() != elements ||
-        state.known->mask.size() != static_cast<std::size_t>(shape[2] * shape[3])) {
+        state.known->mask.size() != static_cast<std::size_t>(one[2] * one[3])) {
       return data_corruption("denoise state", "the picture it keeps does not have its latents' size");
     }
   }
+  OCTAVO_ASSIGN_OR_RETURN(const sampling::SamplerState joined, sampling::join_states(samplers));
+  const Shape& shape = joined.shape;
+  const std::int64_t images = shape[0];
   const std::vector<TextTokens> branches = text_.tokenize(request);
-  OCTAVO_RETURN_IF_ERROR(plan(request, branches));
-  OCTAVO_ASSIGN_OR_RETURN(const auto* row, sampling::find_sampler(state.sampler.sampler));
-  OCTAVO_ASSIGN_OR_RETURN(auto sampler, sampling::SamplerRun::create(*device_, *stream_, *row, state.sampler));
+  OCTAVO_RETURN_IF_ERROR(plan(request, branches, images));
+  OCTAVO_ASSIGN_OR_RETURN(const auto* row, sampling::find_sampler(joined.sampler));
+  OCTAVO_ASSIGN_OR_RETURN(auto sampler, sampling::SamplerRun::create(*device_, *stream_, *row, joined));
   Run run{
       .sampler = std::move(sampler),
       .guidance = {static_cast<float>(request.guidance_scale)},
       .skip_layers = {request.skip_layers, request.skip_layer_scale, request.skip_layer_start, request.skip_layer_stop},
-      .model_sigmas = sampling::model_sigmas(*row, state.sampler.sigmas),
+      .model_sigmas = sampling::model_sigmas(*row, joined.sigmas),
       .memory = {},
       .conditioning = {},
-      .prediction = {},
+      .step = nullptr,
       .skipped = {},
       .all_finite = {},
       .known_image = {},
@@ -160,20 +207,19 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   const Shape context_shape{rows, tokens, transformer.width};
   const Shape modulation_shape{calls * rows, model_.mmdit.modulation_width()};
   const Shape text_shape{rows, tokens, transformer.context_width}, pooled_shape{rows, transformer.pooled_width};
-  const Shape prediction_shape{rows, transformer.out_channels, shape[2], shape[3]};
   const std::size_t context_at = place(DType::kF32, context_shape),
                     modulation_at = place(DType::kF32, modulation_shape);
   const std::size_t text_at = place(DType::kF32, text_shape), pooled_at = place(DType::kF32, pooled_shape);
   const std::size_t timestep_at = place(DType::kF32, Shape{calls});
-  const std::size_t prediction_at = place(DType::kF32, prediction_shape);
-  const Shape skipped_shape{1, transformer.out_channels, shape[2], shape[3]};
+  const Shape skipped_shape{images, transformer.out_channels, shape[2], shape[3]};
   const bool skips = run.guidance.enabled() && run.skip_layers.enabled();
   const std::size_t skipped_at = skips ? place(DType::kF32, skipped_shape) : 0,
                     finite_at = place(DType::kI32, Shape{1});
-  const Shape mask_shape{1, shape[2], shape[3]};
-  const std::size_t known_image_at = state.known ? place(DType::kF32, shape) : 0;
-  const std::size_t known_noise_at = state.known ? place(DType::kF32, shape) : 0;
-  const std::size_t known_mask_at = state.known ? place(DType::kF32, mask_shape) : 0;
+  const Shape mask_shape{images, shape[2], shape[3]};
+  const bool known = first.known.has_value();
+  const std::size_t known_image_at = known ? place(DType::kF32, shape) : 0;
+  const std::size_t known_noise_at = known ? place(DType::kF32, shape) : 0;
+  const std::size_t known_mask_at = known ? place(DType::kF32, mask_shape) : 0;
   OCTAVO_ASSIGN_OR_RETURN(run.memory, allocate(bytes));
   const auto view = [&run](std::size_t at, DType dtype, const Shape& extents) {
     return TensorView(static_cast<void*>(static_cast<std::byte*>(run.memory.data()) + at), dtype, extents);
@@ -181,19 +227,21 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   run.conditioning.rows = rows;
   run.conditioning.context = view(context_at, DType::kF32, context_shape);
   run.conditioning.modulations = view(modulation_at, DType::kF32, modulation_shape);
-  run.prediction = view(prediction_at, DType::kF32, prediction_shape);
   if (skips) run.skipped = view(skipped_at, DType::kF32, skipped_shape);
   run.all_finite = view(finite_at, DType::kI32, Shape{1});
 
-  if (state.known) {
-    const auto copy = [&](std::size_t at, const Shape& extents, const std::vector<float>& values) {
+  if (known) {
+    const auto copy = [&](std::size_t at, const Shape& extents, std::vector<float> KnownLatents::*values) {
       const TensorView target = view(at, DType::kF32, extents);
-      device_->copy_to_device(*stream_, target.data(), values.data(), target.byte_count());
+      for (std::size_t i = 0; i < states.size(); ++i) {
+        const TensorView part = target.slice(0, static_cast<std::int64_t>(i), 1);
+        device_->copy_to_device(*stream_, part.data(), ((*states[i].known).*values).data(), part.byte_count());
+      }
       return target;
     };
-    run.known_image = copy(known_image_at, shape, state.known->image);
-    run.known_noise = copy(known_noise_at, shape, state.known->noise);
-    run.known_mask = copy(known_mask_at, mask_shape, state.known->mask);
+    run.known_image = copy(known_image_at, shape, &KnownLatents::image);
+    run.known_noise = copy(known_noise_at, shape, &KnownLatents::noise);
+    run.known_mask = copy(known_mask_at, mask_shape, &KnownLatents::mask);
   }
 
   const TensorView text = view(text_at, DType::kF32, text_shape), pooled = view(pooled_at, DType::kF32, pooled_shape);
@@ -210,6 +258,8 @@ Result<Pipeline::Run> Pipeline::start_run(const DenoiseState& state) {
   const TensorView timestep_view = view(timestep_at, DType::kF32, Shape{calls});
   device_->copy_to_device(*stream_, timestep_view.data(), timesteps.data(), timesteps.size() * sizeof(float));
   model_.mmdit.prepare(*context_, text, pooled, timestep_view, run.conditioning);
+  OCTAVO_ASSIGN_OR_RETURN(run.step, step_of({.latents = shape, .rows = rows * images, .tokens = tokens}));
+  run.step->bind(*context_, run.conditioning);
   stream_->synchronize();
   return run;
 }
@@ -218,18 +268,21 @@ void Pipeline::guided_velocity(Run& run, int step, const TensorView& latents, fl
   const auto found = std::find(run.model_sigmas.begin(), run.model_sigmas.end(), sigma);
   OCTAVO_CHECK(found != run.model_sigmas.end(), "sigma {} was not announced by the sampler", sigma);
   const auto call = static_cast<int>(found - run.model_sigmas.begin());
-  model_.mmdit.predict(*context_, latents, call, run.conditioning, run.prediction);
-  sampling::apply_guidance(*context_, run.guidance, run.prediction, out);
+  const TensorView& prediction = run.step->run(*context_, latents, call, run.conditioning);
+  sampling::apply_guidance(*context_, run.guidance, prediction, out);
   if (run.skipped.defined() && run.skip_layers.applies(step, run.sampler.steps())) {
     // The prompt's branch alone; it is the second of the two.
-    model_.mmdit.predict(*context_, latents, 0, run.conditioning.part(call, 1, 1), run.skipped, run.skip_layers.layers);
-    sampling::apply_skip_layer_guidance(*context_, run.skip_layers, run.prediction.slice(0, 1, 1), run.skipped, out);
+    const std::int64_t images = latents.dim(0);
+    model_.mmdit.predict(*context_, latents, 0, run.step->inputs().part(0, images, images), run.skipped,
+                         run.skip_layers.layers);
+    sampling::apply_skip_layer_guidance(*context_, run.skip_layers, prediction.slice(0, images, images), run.skipped,
+                                        out);
   }
 }
 
 Result<std::vector<std::vector<float>>> Pipeline::predict(const DenoiseState& state, std::span<const ModelCall> calls,
                                                           const generation::RunControl& control) {
-  OCTAVO_ASSIGN_OR_RETURN(Run run, start_run(state));
+  OCTAVO_ASSIGN_OR_RETURN(Run run, start_run({&state, 1}));
   const Shape& shape = state.sampler.shape;
   const auto elements = static_cast<std::size_t>(shape.element_count());
   const std::size_t bytes = elements * sizeof(float);
@@ -258,7 +311,14 @@ Result<std::vector<std::vector<float>>> Pipeline::predict(const DenoiseState& st
 }
 
 Status Pipeline::advance(DenoiseState& state, int until_step, const generation::RunControl& control) {
-  OCTAVO_ASSIGN_OR_RETURN(Run run, start_run(state));
+  return advance_together({&state, 1}, until_step, control);
+}
+
+Status Pipeline::advance_together(std::span<DenoiseState> states, int until_step,
+                                  const generation::RunControl& control) {
+  OCTAVO_CHECK(!states.empty(), "no pictures to advance");
+  const DenoiseState& first = states.front();
+  OCTAVO_ASSIGN_OR_RETURN(Run run, start_run(states));
   const int last = std::min(until_step, run.sampler.steps());
   const auto velocity = [&](const TensorView& latents, float sigma, const TensorView& out) {
     guided_velocity(run, run.sampler.step(), latents, sigma, out);
@@ -267,8 +327,9 @@ Status Pipeline::advance(DenoiseState& state, int until_step, const generation::
       on_call_(run.sampler.step(), sigma, latents, out);
     }
   };
-  generation::Progress progress{state.image_index, state.request.image_count, run.sampler.step(), run.sampler.steps(),
+  generation::Progress progress{first.image_index, first.request.image_count, run.sampler.step(), run.sampler.steps(),
                                 std::string(telemetry::kDenoise)};
+  const device::ProfilerRange range(*device_, "denoise");
   Status status;
   while (run.sampler.step() < last) {
     status = check_control(control);
@@ -292,13 +353,15 @@ Status Pipeline::advance(DenoiseState& state, int until_step, const generation::
     progress.step = run.sampler.step();
     if (control.on_progress) control.on_progress(progress);
   }
-  state.sampler = run.sampler.save(*context_);
+  std::vector<sampling::SamplerState> parts = sampling::split_state(run.sampler.save(*context_));
+  for (std::size_t i = 0; i < states.size(); ++i) states[i].sampler = std::move(parts[i]);
   return status;
 }
 
 Result<image::Image> Pipeline::decode(const DenoiseState& state) {
   const generation::GenerationRequest& request = state.request;
-  OCTAVO_RETURN_IF_ERROR(plan(request, text_.tokenize(request)));
+  OCTAVO_RETURN_IF_ERROR(plan(request, text_.tokenize(request), 1));
+  const device::ProfilerRange range(*device_, "decode");
   const Shape& shape = state.sampler.shape;
   const std::size_t latent_bytes = state.sampler.latents.size() * sizeof(float);
   const Shape picture_shape{1, request.height, request.width, 3};
@@ -348,27 +411,34 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
     report(0, 0, request.steps, telemetry::kEncodeText);
     StageTimer timer(result.stage_seconds, telemetry::kEncodeText);
     const std::vector<TextTokens> branches = text_.tokenize(request);
-    OCTAVO_RETURN_IF_ERROR(plan(request, branches));
+    OCTAVO_RETURN_IF_ERROR(plan(request, branches, std::min(request.image_count, images_per_forward(request))));
+    const device::ProfilerRange range(*device_, "encode_text");
     for (const TextTokens& branch : branches) OCTAVO_RETURN_IF_ERROR(text_.encode(*context_, branch).status());
     timer.stop();
   }
-  for (int index = 0; index < request.image_count; ++index) {
+  const int together = images_per_forward(request);
+  for (int index = 0; index < request.image_count && !result.interrupted; index += together) {
     StageTimer encoding(result.stage_seconds, telemetry::kEncodeInput);
-    OCTAVO_ASSIGN_OR_RETURN(DenoiseState state, begin(request, index));
+    std::vector<DenoiseState> states;
+    for (int image = index; image < std::min(index + together, request.image_count); ++image) {
+      OCTAVO_ASSIGN_OR_RETURN(DenoiseState state, begin(request, image));
+      states.push_back(std::move(state));
+    }
     if (request.init_image != nullptr) encoding.stop();
     StageTimer denoise(result.stage_seconds, telemetry::kDenoise);
-    const Status status = advance(state, state.sampler.steps(), control);
+    const Status status = advance_together(states, states.front().sampler.steps(), control);
     denoise.stop();
     const bool interrupted = status.code() == ErrorCode::kCancelled && request.keep_partial;
     if (!status.ok() && !interrupted) return status;
     result.interrupted = interrupted;
-    if (interrupted && state.sampler.step == 0) break;  // nothing but noise to show
-    report(index, state.sampler.step, state.sampler.steps(), telemetry::kDecode);
-    StageTimer decoding(result.stage_seconds, telemetry::kDecode);
-    OCTAVO_ASSIGN_OR_RETURN(image::Image picture, decode(state));
-    decoding.stop();
-    result.images.push_back({std::move(picture), generation::image_seeds(request, index).seed});
-    if (interrupted) break;
+    for (const DenoiseState& state : states) {
+      if (interrupted && state.sampler.step == 0) break;  // nothing but noise to show
+      report(state.image_index, state.sampler.step, state.sampler.steps(), telemetry::kDecode);
+      StageTimer decoding(result.stage_seconds, telemetry::kDecode);
+      OCTAVO_ASSIGN_OR_RETURN(image::Image picture, decode(state));
+      decoding.stop();
+      result.images.push_back({std::move(picture), generation::image_seeds(request, state.image_index).seed});
+    }
   }
   total.stop();
   return result;

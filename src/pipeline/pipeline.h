@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,6 +20,7 @@
 #include "models/sd35/sd35.h"
 #include "pipeline/input_pixels.h"
 #include "pipeline/text_conditioning.h"
+#include "pipeline/transformer_step.h"
 #include "sampling/sampler_state.h"
 
 namespace octavo::pipeline {
@@ -37,6 +39,7 @@ struct LoadOptions {
   /// or in bands above 1024 x 1024 pixels.
   enum class VaeMemory { kAuto, kWhole, kBands };
   VaeMemory vae_memory = VaeMemory::kAuto;
+  int images_per_forward = 0;  // 1 to 8; 0 = as many as fill the device
 };
 
 /// From flags: precision "auto" | "f32" | "bf16" | "fp8" | "w8a16", kernels "op=row"; errors name the flag, the op or
@@ -89,6 +92,9 @@ class Pipeline final : public generation::Generator {
   /// Runs steps until `until_step` are done (at most all). Cancel, deadline and NaN are looked at between steps; on
   /// kCancelled and kDeadlineExceeded `state` holds the last finished step, so the run can go on later.
   Status advance(DenoiseState& state, int until_step, const generation::RunControl& control);
+  /// The same for several pictures of one request at the same step, in one forward a step. Each picture is what it
+  /// would be alone, as far as the device's products do not depend on how many rows they have.
+  Status advance_together(std::span<DenoiseState> states, int until_step, const generation::RunControl& control);
   /// What this model would say in another loop: the guided velocity of each of `calls`, as advance() would have it at
   /// these latents. `state` is begin()'s for the same request; every sigma is one that its sampler asks about. Values
   /// that are not finite are given back as they are. Cancel and deadline are looked at between calls, progress counts
@@ -111,7 +117,10 @@ class Pipeline final : public generation::Generator {
   /// Receives every call of the transformer in advance() until set to nothing.
   void set_call_observer(CallObserver observer) { on_call_ = std::move(observer); }
   const models::Sd35& model() const { return model_; }
-  std::size_t arena_bytes() const { return arena_.capacity_bytes(); }
+  std::size_t arena_bytes() const { return arena_.capacity_bytes() + side_arena_.capacity_bytes(); }
+  device::MemoryStatistics memory_statistics() const { return device_->memory_statistics(); }
+  /// Pictures that one forward holds at a request's size: what was asked for at load, else as many as fill the device.
+  int images_per_forward(const generation::GenerationRequest& request) const;
 
  private:
   friend Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options);
@@ -132,25 +141,31 @@ class Pipeline final : public generation::Generator {
 
   explicit Pipeline(models::Sd35 model) : model_(std::move(model)) {}
   Result<Path> path_of(const generation::GenerationRequest& request) const;
-  /// Grows the arena to the peak of every stage at this request's shape, learnt by a dry run.
-  Status plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches);
+  /// Grows the arenas to the peak of every stage at this request's shape and so many pictures, learnt by a dry run.
+  Status plan(const generation::GenerationRequest& request, std::span<const TextTokens> branches, std::int64_t images);
+  /// Runs `work` dry and grows the arenas to what it took.
+  Status reserve_for(const std::function<void()>& work);
+  /// The step of a shape, made or found; the last few shapes are kept.
+  Result<TransformerStep*> step_of(const StepShape& shape);
   Result<const EncodedInput*> encode_input(const generation::GenerationRequest& request);
   /// Replaces the state's latents by the init image at noise level `sigma`.
   Status start_from_image(DenoiseState& state, float sigma);
-  Result<Run> start_run(const DenoiseState& state);
-  /// Model, guidance and skip-layer guidance at a sigma that the run announced: [1, C, height, width] f32 both.
+  Result<Run> start_run(std::span<const DenoiseState> states);
+  /// Model, guidance and skip-layer guidance at a sigma that the run announced: [B, C, height, width] f32 both.
   void guided_velocity(Run& run, int step, const TensorView& latents, float sigma, const TensorView& out);
   Result<device::Buffer> allocate(std::size_t bytes) { return device_->allocate(bytes); }
 
   std::unique_ptr<device::Device> device_;
   std::unique_ptr<device::Stream> stream_;
-  device::Arena arena_;
-  std::unique_ptr<device::ExecutionContext> context_;
+  device::Arena arena_, side_arena_;
+  std::unique_ptr<device::ExecutionContext> side_context_, context_;
+  int images_per_forward_ = 0;
   models::Sd35 model_;
   DType dtype_ = DType::kF32;
   generation::Capabilities capabilities_;
   TextConditioner text_{model_};
   std::optional<EncodedInput> input_;
+  std::list<std::unique_ptr<TransformerStep>> steps_;  // most recently used first
   CallObserver on_call_;
 };
 

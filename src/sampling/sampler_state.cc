@@ -199,4 +199,46 @@ SamplerState initial_state(const SamplerRow& row, const Schedule& schedule, cons
   return state;
 }
 
+Result<SamplerState> join_states(std::span<const SamplerState* const> states) {
+  if (states.empty()) return invalid_argument("states", "there are none");
+  SamplerState joined = *states.front();
+  for (const SamplerState* state : states.subspan(1)) {
+    const bool alike = state->sampler == joined.sampler && state->sigmas == joined.sigmas &&
+                       state->step == joined.step && state->options == joined.options &&
+                       state->history.size() == joined.history.size() && state->shape.rank() == 4 &&
+                       Shape{state->shape[1], state->shape[2], state->shape[3]} ==
+                           Shape{joined.shape[1], joined.shape[2], joined.shape[3]};
+    if (!alike) return invalid_argument("states", "pictures at different steps cannot be drawn together");
+    joined.shape = Shape{joined.shape[0] + state->shape[0], joined.shape[1], joined.shape[2], joined.shape[3]};
+    joined.noise.insert(joined.noise.end(), state->noise.begin(), state->noise.end());
+    joined.latents.insert(joined.latents.end(), state->latents.begin(), state->latents.end());
+    for (std::size_t i = 0; i < joined.history.size(); ++i) {
+      joined.history[i].insert(joined.history[i].end(), state->history[i].begin(), state->history[i].end());
+    }
+  }
+  return joined;
+}
+
+std::vector<SamplerState> split_state(const SamplerState& state) {
+  const auto images = static_cast<std::size_t>(state.shape[0]);
+  std::vector<SamplerState> parts(images);
+  for (std::size_t i = 0; i < images; ++i) {
+    SamplerState& part = parts[i];
+    part.sampler = state.sampler;
+    part.sigmas = state.sigmas;
+    part.step = state.step;
+    part.shape = Shape{1, state.shape[1], state.shape[2], state.shape[3]};
+    part.options = state.options;
+    part.noise = {state.noise[i]};
+    const auto cut = [&](const std::vector<float>& values) {
+      const auto each = static_cast<std::ptrdiff_t>(values.size() / images);
+      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(i) * each;
+      return std::vector<float>(begin, begin + each);
+    };
+    part.latents = cut(state.latents);
+    for (const std::vector<float>& tensor : state.history) part.history.push_back(cut(tensor));
+  }
+  return parts;
+}
+
 }  // namespace octavo::sampling

@@ -45,4 +45,10 @@ SamplerState initial_state(const SamplerRow& row, const Schedule& schedule, cons
                            const Shape& shape, std::span<const NoiseOptions> pictures,
                            std::span<const float> image_latents = {});
 
+/// States of several pictures at the same step of the same sampler, schedule and options as one of all their pictures,
+/// in this order. kInvalidArgument (subject "states") when they differ, or there are none.
+Result<SamplerState> join_states(std::span<const SamplerState* const> states);
+/// A state a picture.
+std::vector<SamplerState> split_state(const SamplerState& state);
+
 }  // namespace octavo::sampling

@@ -59,9 +59,10 @@ Result<ClipTextModel> ClipTextModel::load(device::Device& device, weights::Check
   layers::LoadContext load{device, *model.weights_, activation_dtype, model.label_};
 
   const std::string root = "text_model.";
-  model.token_table_ = load.weights.require(root + "embeddings.token_embedding.weight", Shape{c.vocabulary, c.width});
+  model.token_table_ =
+      layers::load_table(load, root + "embeddings.token_embedding.weight", Shape{c.vocabulary, c.width});
   model.position_table_ =
-      load.weights.require(root + "embeddings.position_embedding.weight", Shape{c.positions, c.width});
+      layers::load_table(load, root + "embeddings.position_embedding.weight", Shape{c.positions, c.width});
   for (int i = 0; i < c.layers; ++i) {
     const std::string at = root + "encoder.layers." + std::to_string(i) + ".";
     Layer layer;
@@ -108,7 +109,7 @@ void ClipTextModel::encode(ops::ExecutionContext& context, const TensorView& ids
   const TensorView attended = arena.take(dtype_, Shape{B, T, D});
   const TensorView wide = arena.take(dtype_, Shape{B, T, c.feed_forward});
 
-  ops::embedding(context, {.ids = ids, .table = token_table_, .positions = position_table_, .out = x});
+  ops::embedding(context, {.ids = ids, .table = token_table_.view, .positions = position_table_.view, .out = x});
   context.tap(label_ + ".embeddings", x);
   for (int i = 0; i < c.layers; ++i) {
     const Layer& layer = layers_[static_cast<std::size_t>(i)];

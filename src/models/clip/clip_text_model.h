@@ -49,7 +49,7 @@ class ClipTextModel {
   ClipConfig config_;
   std::string label_;
   DType dtype_ = DType::kF32;
-  TensorView token_table_, position_table_;
+  layers::OwnedTensor token_table_, position_table_;
   std::vector<Layer> layers_;
   layers::OwnedTensor final_weight_, final_bias_;
   layers::Linear projection_;

@@ -87,28 +87,38 @@ void Mmdit::prepare(ops::ExecutionContext& context, const TensorView& text, cons
   modulate(final_modulation_, final_column_);
 }
 
-/// Residual streams in f32; what feeds products in the activation dtype. The joint buffers hold image tokens first.
+/// Residual streams in residual_dtype_; what feeds products in the activation dtype, or in codes of 8 bits where the
+/// device's norms write them. The joint buffers hold image tokens first. Between its joint attentions a block's text
+/// tokens go their own way, on the context's side stream where it has one.
 struct Mmdit::Step {
   const Mmdit& model;
   ops::ExecutionContext& context;
   const MmditConditioning& conditioning;
   int call;
-  std::int64_t R, N, T;  // rows, image tokens, text tokens
+  std::int64_t R, N, T;                 // rows, image tokens, text tokens
+  ops::ExecutionContext& text_context;  // `context`, or the one beside it
   TensorView image, text;
-  TensorView image_in, text_in, own_in;  // modulated: into products; own_in of dual blocks
+  TensorView image_in, text_in, own_in;  // memory of modulated inputs of products; own_in of dual blocks
   TensorView image_update, text_update;
   TensorView q, k, v;  // [R, H, N + T, head]
   TensorView attended;
-  TensorView wide;  // qkv [.., 3D] and the feed-forward's hidden [.., 4D], one after the other
+  TensorView image_wide, text_wide;  // qkv [.., 3D] and the feed-forward's hidden [.., 4D], one after the other
 
   Step(const Mmdit& of, ops::ExecutionContext& where, const MmditConditioning& given, int group, std::int64_t tokens)
-      : model(of), context(where), conditioning(given), call(group), R(given.rows), N(tokens), T(given.context.dim(1)) {
+      : model(of),
+        context(where),
+        conditioning(given),
+        call(group),
+        R(given.rows),
+        N(tokens),
+        T(given.context.dim(1)),
+        text_context(where.side() != nullptr && !where.tapped() ? *where.side() : where) {
     const MmditConfig& c = model.config_;
     const std::int64_t D = c.width, H = c.heads, head = c.head_width, S = N + T;
     const DType dtype = model.dtype_;
     auto& arena = context.arena();
-    image = arena.take(DType::kF32, Shape{R, N, D});
-    text = arena.take(DType::kF32, Shape{R, T, D});
+    image = arena.take(model.residual_dtype_, Shape{R, N, D});
+    text = arena.take(model.residual_dtype_, Shape{R, T, D});
     image_in = arena.take(dtype, Shape{R, N, D});
     text_in = arena.take(dtype, Shape{R, T, D});
     if (!c.dual_layers.empty()) own_in = arena.take(dtype, Shape{R, N, D});
@@ -118,65 +128,107 @@ struct Mmdit::Step {
     k = arena.take(dtype, Shape{R, H, S, head});
     v = arena.take(dtype, Shape{R, H, S, head});
     attended = arena.take(dtype, Shape{R, S, D});
-    wide = arena.take(dtype, Shape{R * std::max(N, T) * 4 * D});
+    if (lanes_part()) {
+      image_wide = arena.take(dtype, Shape{R * N * 4 * D});
+      text_wide = arena.take(dtype, Shape{R * T * 4 * D});
+    } else {
+      image_wide = text_wide = arena.take(dtype, Shape{R * std::max(N, T) * 4 * D});
+    }
   }
 
-  TensorView wide_as(std::int64_t tokens, std::int64_t features) const {
-    return TensorView(wide.data(), wide.dtype(), Shape{R, tokens, features});
+  /// What a stream works on.
+  struct Lane {
+    ops::ExecutionContext& context;
+    const TensorView& stream;
+    const TensorView& in;
+    const TensorView& update;
+    const TensorView& wide;
+    std::int64_t tokens;
+    std::int64_t offset;  // of its rows in the joint buffers
+  };
+  Lane image_lane() const { return {context, image, image_in, image_update, image_wide, N, 0}; }
+  Lane text_lane() const { return {text_context, text, text_in, text_update, text_wide, T, N}; }
+  bool lanes_part() const { return &text_context != &context; }
+  void fork() const {
+    if (lanes_part() && !context.dry_run()) context.stream().fork();
+  }
+  void join() const {
+    if (lanes_part() && !context.dry_run()) context.stream().join();
+  }
+
+  TensorView wide_as(const Lane& lane, std::int64_t features) const {
+    return TensorView(lane.wide.data(), lane.wide.dtype(), Shape{R, lane.tokens, features});
+  }
+  /// Where the norm before `linear` writes, in the memory of `buffer`.
+  layers::LinearInput input_of(const Lane& lane, const layers::Linear& linear, const TensorView& buffer) const {
+    return linear.input_in(lane.context, buffer, Shape{R, lane.tokens, model.config_.width}, model.dtype_);
   }
   Modulation modulation(std::int64_t column) const {
     return Modulation(conditioning, call, column, model.config_.width);
   }
 
-  /// A norm's modulation: what leads into the next part of a stream.
+  /// A norm's modulation and where it writes: what leads into the next part of a stream.
   struct Into {
     TensorView shift, scale;
+    layers::LinearInput out;
     ops::SecondModulation second = {};
   };
   /// Into a block's attentions, or the final norm when there is no more block.
   Into image_into(const Block* block) const {
+    const Lane lane = image_lane();
     if (block == nullptr) {
       const Modulation last = modulation(model.final_column_);
-      return {last.vector(kContinuousShift), last.vector(kContinuousScale)};
+      return {last.vector(kContinuousShift), last.vector(kContinuousScale), input_of(lane, model.proj_out_, lane.in)};
     }
     const Modulation m = modulation(block->image.modulation_column);
-    Into into{m.vector(kShiftAttention), m.vector(kScaleAttention)};
-    if (block->dual) into.second = {.shift = m.vector(kShiftOwn), .scale = m.vector(kScaleOwn), .out = own_in};
+    Into into{m.vector(kShiftAttention), m.vector(kScaleAttention),
+              input_of(lane, block->image.attention.qkv, lane.in)};
+    if (block->dual) {
+      const layers::LinearInput own = own_input(*block);
+      into.second = {.shift = m.vector(kShiftOwn),
+                     .scale = m.vector(kScaleOwn),
+                     .out = own.out(),
+                     .dequant_scale = own.out_scale()};
+    }
     return into;
   }
+  layers::LinearInput own_input(const Block& block) const {
+    return input_of(image_lane(), block.image.own_attention.qkv, own_in);
+  }
   Into text_into(const Block& block) const {
+    const Lane lane = text_lane();
     const Modulation m = modulation(block.text.modulation_column);
-    if (block.last) return {m.vector(kContinuousShift), m.vector(kContinuousScale)};
-    return {m.vector(kShiftAttention), m.vector(kScaleAttention)};
+    layers::LinearInput out = input_of(lane, block.text.attention.qkv, lane.in);
+    if (block.last) return {m.vector(kContinuousShift), m.vector(kContinuousScale), out};
+    return {m.vector(kShiftAttention), m.vector(kScaleAttention), out};
   }
 
   /// The first norms of both streams; the others are fused with the end of the block before.
   void enter(const Block* first) const {
-    const Into into = image_into(first);
-    ops::layer_norm(context, {.x = image,
-                              .shift = into.shift,
-                              .scale = into.scale,
-                              .eps = kNormEps,
-                              .out = image_in,
-                              .second = into.second});
-    if (first == nullptr) return;
-    const Into text_first = text_into(*first);
-    ops::layer_norm(context,
-                    {.x = text, .shift = text_first.shift, .scale = text_first.scale, .eps = kNormEps, .out = text_in});
+    enter(image_lane(), image_into(first));
+    if (first != nullptr) enter(text_lane(), text_into(*first));
+  }
+  void enter(const Lane& lane, const Into& into) const {
+    ops::layer_norm(lane.context, {.x = lane.stream,
+                                   .shift = into.shift,
+                                   .scale = into.scale,
+                                   .eps = kNormEps,
+                                   .out = into.out.out(),
+                                   .out_dequant_scale = into.out.out_scale(),
+                                   .second = into.second});
   }
 
   /// Tokens `in` become rows [offset, offset + tokens) of the joint q, k and v; no q in the last block's text.
-  void project(const Attention& attention, const TensorView& in, std::int64_t offset, bool with_q) const {
-    const std::int64_t tokens = in.dim(1);
-    const TensorView qkv = wide_as(tokens, (with_q ? 3 : 2) * model.config_.width);
-    attention.qkv.forward(context, in, qkv);
-    ops::qkv_split_norm(context, {.qkv = qkv,
-                                  .q_weight = with_q ? attention.q_norm.view : TensorView(),
-                                  .k_weight = attention.k_norm.view,
-                                  .eps = kNormEps,
-                                  .q = with_q ? q.slice(2, offset, tokens) : TensorView(),
-                                  .k = k.slice(2, offset, tokens),
-                                  .v = v.slice(2, offset, tokens)});
+  void project(const Lane& lane, const Attention& attention, const layers::LinearInput& in, bool with_q) const {
+    const TensorView qkv = wide_as(lane, (with_q ? 3 : 2) * model.config_.width);
+    attention.qkv.forward(lane.context, in, qkv);
+    ops::qkv_split_norm(lane.context, {.qkv = qkv,
+                                       .q_weight = with_q ? attention.q_norm.view : TensorView(),
+                                       .k_weight = attention.k_norm.view,
+                                       .eps = kNormEps,
+                                       .q = with_q ? q.slice(2, lane.offset, lane.tokens) : TensorView(),
+                                       .k = k.slice(2, lane.offset, lane.tokens),
+                                       .v = v.slice(2, lane.offset, lane.tokens)});
   }
   /// Rows [0, queries) attend to rows [0, keys).
   void attend(std::int64_t queries, std::int64_t keys) const {
@@ -186,63 +238,60 @@ struct Mmdit::Step {
                              .score_factor = 1.0f / std::sqrt(static_cast<float>(model.config_.head_width)),
                              .out = attended.slice(1, 0, queries)});
   }
-  void feed_forward(const Stream& stream, const TensorView& in, const TensorView& update) const {
-    const TensorView hidden = wide_as(in.dim(1), 4 * model.config_.width);
-    stream.fc1.forward(context, in, hidden, {.activation = ops::Activation::kGeluTanh});
-    stream.fc2.forward(context, hidden, update);
-  }
-  /// stream += gate * update, and the norm in front of the stream's feed-forward.
-  void into_feed_forward(const TensorView& stream, const TensorView& update, const Modulation& m, int gate,
-                         const TensorView& out) const {
-    ops::gate_residual_norm(context, {.x = stream,
-                                      .y = update,
-                                      .gate = m.vector(gate),
-                                      .shift = m.vector(kShiftFeed),
-                                      .scale = m.vector(kScaleFeed),
-                                      .eps = kNormEps,
-                                      .out = out});
-  }
-  /// stream += gate * update, and the norm that leads out of the block.
-  void leave(const TensorView& stream, const TensorView& update, const Modulation& m, const Into& into,
-             const TensorView& out) const {
-    ops::gate_residual_norm(context, {.x = stream,
-                                      .y = update,
-                                      .gate = m.vector(kGateFeed),
-                                      .shift = into.shift,
-                                      .scale = into.scale,
-                                      .eps = kNormEps,
-                                      .out = out,
-                                      .second = into.second});
+  /// From what attention gave to the end of the block: out projection, residual, feed-forward, residual, and the norm
+  /// that leads out of the block.
+  void finish(const Lane& lane, const Stream& stream, const layers::Linear& out, int attention_gate,
+              const Into& into) const {
+    const Modulation m = modulation(stream.modulation_column);
+    out.forward(lane.context, attended.slice(1, lane.offset, lane.tokens), lane.update);
+    const layers::LinearInput in = input_of(lane, stream.fc1, lane.in);
+    ops::gate_residual_norm(lane.context, {.x = lane.stream,
+                                           .y = lane.update,
+                                           .gate = m.vector(attention_gate),
+                                           .shift = m.vector(kShiftFeed),
+                                           .scale = m.vector(kScaleFeed),
+                                           .eps = kNormEps,
+                                           .out = in.out(),
+                                           .out_dequant_scale = in.out_scale()});
+    const TensorView hidden = wide_as(lane, 4 * model.config_.width);
+    stream.fc1.forward(lane.context, in, hidden, {.activation = ops::Activation::kGeluTanh});
+    stream.fc2.forward(lane.context, hidden, lane.update);
+    ops::gate_residual_norm(lane.context, {.x = lane.stream,
+                                           .y = lane.update,
+                                           .gate = m.vector(kGateFeed),
+                                           .shift = into.shift,
+                                           .scale = into.scale,
+                                           .eps = kNormEps,
+                                           .out = into.out.out(),
+                                           .out_dequant_scale = into.out.out_scale(),
+                                           .second = into.second});
   }
 
   /// One block; `next` is the one that follows, null = the final norm.
   void run(const Block& block, const Block* next) const {
-    const Modulation image_mod = modulation(block.image.modulation_column);
-    const Modulation text_mod = modulation(block.text.modulation_column);
-    project(block.image.attention, image_in, 0, true);
-    project(block.text.attention, text_in, N, !block.last);
+    const Lane image_way = image_lane(), text_way = text_lane();
+    project(image_way, block.image.attention, input_of(image_way, block.image.attention.qkv, image_in), true);
+    project(text_way, block.text.attention, input_of(text_way, block.text.attention.qkv, text_in), !block.last);
+    join();
     attend(block.last ? N : N + T, N + T);  // the last block's text rows would be thrown away
-    const TensorView attended_image = attended.slice(1, 0, N);
-    block.image.attention.out.forward(context, attended_image, image_update);
+    fork();
+    if (next != nullptr) {  // else nobody reads the text any more
+      finish(text_way, block.text, block.text.attention.out, kGateAttention, text_into(*next));
+      tap(block, ".text", text);
+    }
     if (block.dual) {
       // The image tokens once more among themselves, from what they were before the joint attention. The text rows of
-      // `attended` stay for the text stream below.
-      ops::gate_residual_norm(context, {.x = image, .y = image_update, .gate = image_mod.vector(kGateAttention)});
-      project(block.image.own_attention, own_in, 0, true);
+      // `attended` stay for the text stream, its keys and values do not: nobody reads them any more.
+      const Modulation m = modulation(block.image.modulation_column);
+      block.image.attention.out.forward(context, attended.slice(1, 0, N), image_update);
+      ops::gate_residual_norm(context, {.x = image, .y = image_update, .gate = m.vector(kGateAttention)});
+      project(image_way, block.image.own_attention, own_input(block), true);
       attend(N, N);
-      block.image.own_attention.out.forward(context, attended_image, image_update);
+      finish(image_way, block.image, block.image.own_attention.out, kGateOwn, image_into(next));
+    } else {
+      finish(image_way, block.image, block.image.attention.out, kGateAttention, image_into(next));
     }
-    into_feed_forward(image, image_update, image_mod, block.dual ? kGateOwn : kGateAttention, image_in);
-    feed_forward(block.image, image_in, image_update);
-    leave(image, image_update, image_mod, image_into(next), image_in);
     tap(block, ".image", image);
-    if (next == nullptr) return;  // nobody reads the text any more
-
-    block.text.attention.out.forward(context, attended.slice(1, N, T), text_update);
-    into_feed_forward(text, text_update, text_mod, kGateAttention, text_in);
-    feed_forward(block.text, text_in, text_update);
-    leave(text, text_update, text_mod, text_into(*next), text_in);
-    tap(block, ".text", text);
   }
 
   void tap(const Block& block, const char* stream, const TensorView& value) const {
@@ -276,21 +325,24 @@ void Mmdit::predict(ops::ExecutionContext& context, const TensorView& latents, i
     ops::patchify(context, {.latents = latents, .out = patches});
     patch_.forward(context, patches, step.image);
   }
-  ops::add_positions(
-      context,
-      {.x = step.image, .table = positions_, .rows = static_cast<int>(rows), .columns = static_cast<int>(columns)});
+  ops::add_positions(context, {.x = step.image,
+                               .table = positions_.view,
+                               .rows = static_cast<int>(rows),
+                               .columns = static_cast<int>(columns)});
   if (context.tapped()) context.tap(label_ + ".pos_embed", step.image);  // a step allocates nothing, names neither
   ops::cast(context, {.x = conditioning.context, .out = step.text});
 
   const Block* block = next_block(0, skip_layers);
+  step.fork();
   step.enter(block);
   while (block != nullptr) {
     const Block* next = next_block(static_cast<std::size_t>(block - blocks_.data()) + 1, skip_layers);
     step.run(*block, next);
     block = next;
   }
+  step.join();
   const TensorView tokens = arena.take(DType::kF32, Shape{step.R, N, 4 * c.out_channels});
-  proj_out_.forward(context, step.image_in, tokens);
+  proj_out_.forward(context, step.image_into(nullptr).out, tokens);
   ops::unpatchify(context, {.tokens = tokens, .out = out});
   if (context.tapped()) context.tap(label_ + ".velocity", out);
 }

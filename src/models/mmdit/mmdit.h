@@ -101,11 +101,12 @@ class Mmdit {
   MmditConfig config_;
   std::string label_;
   DType dtype_ = DType::kF32;
+  DType residual_dtype_ = DType::kF32;
   layers::WeightForms forms_;
   std::int64_t modulation_width_ = 0;
   std::int64_t final_column_ = 0;
   layers::Linear patch_, context_, time1_, time2_, pooled1_, pooled2_, final_modulation_, proj_out_;
-  TensorView positions_;  // [P, P, width], the file's dtype
+  layers::OwnedTensor positions_;  // [P, P, width], the file's dtype
   std::vector<Block> blocks_;
   std::shared_ptr<weights::WeightStore> weights_;
 };

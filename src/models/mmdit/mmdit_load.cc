@@ -112,6 +112,7 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   OCTAVO_ASSIGN_OR_RETURN(model.config_, MmditConfig::from_json(part.config, part.name + "/config.json"));
   model.label_ = part.name;
   model.dtype_ = precision.activations;
+  model.residual_dtype_ = precision.residuals;
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const MmditConfig& c = model.config_;
   layers::LoadContext load{device, *model.weights_, precision, model.label_};
@@ -124,9 +125,11 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   layers::LoadContext modulations{device, *model.weights_, exactly, model.label_, layers::AtLoad::kStorage};
 
   model.patch_ = Linear::load_patch_embedding(load, "pos_embed.proj", c.in_channels, c.width);
-  const TensorView table =
-      load.weights.require("pos_embed.pos_embed", Shape{1, c.position_side * c.position_side, c.width});
-  if (table.defined()) model.positions_ = table.reshape(Shape{c.position_side, c.position_side, c.width});
+  model.positions_ =
+      layers::load_table(load, "pos_embed.pos_embed", Shape{1, c.position_side * c.position_side, c.width});
+  if (model.positions_.view.defined()) {
+    model.positions_.view = model.positions_.view.reshape(Shape{c.position_side, c.position_side, c.width});
+  }
   model.context_ = Linear::load(exact, "context_embedder", c.context_width, c.width, true);
   const std::string embed = "time_text_embed.";
   model.time1_ = Linear::load(exact, embed + "timestep_embedder.linear_1", 256, c.width, true);

@@ -54,10 +54,11 @@ Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPar
 
   // Separate t5xxl files carry the table under both names; diffusers folders under the first only.
   const std::string shared = "shared.weight", duplicate = "encoder.embed_tokens.weight";
-  model.table_ = load.weights.require(load.weights.contains(shared) ? shared : duplicate, Shape{c.vocabulary, c.width});
+  model.table_ =
+      layers::load_table(load, load.weights.contains(shared) ? shared : duplicate, Shape{c.vocabulary, c.width});
   load.weights.ignore(duplicate);
-  model.bias_table_ = load.weights.require("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-                                           Shape{c.buckets, c.heads});
+  model.bias_table_ = layers::load_table(load, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                                         Shape{c.buckets, c.heads});
   for (int i = 0; i < c.layers; ++i) {
     const std::string at = "encoder.block." + std::to_string(i) + ".layer.";
     Block block;
@@ -95,8 +96,8 @@ void T5Encoder::encode(ops::ExecutionContext& context, const TensorView& ids, co
   const TensorView gate = arena.take(dtype_, Shape{B, T, c.feed_forward});
   const TensorView up = arena.take(dtype_, Shape{B, T, c.feed_forward});
 
-  ops::embedding(context, {.ids = ids, .table = table_, .out = x});
-  ops::relative_bias(context, {.table = bias_table_, .out = bias});
+  ops::embedding(context, {.ids = ids, .table = table_.view, .out = x});
+  ops::relative_bias(context, {.table = bias_table_.view, .out = bias});
   for (int i = 0; i < c.layers; ++i) {
     const Block& block = blocks_[static_cast<std::size_t>(i)];
     ops::rms_norm(context, {.x = x, .weight = block.norm1.view, .eps = c.eps, .out = normed});

@@ -42,7 +42,7 @@ class T5Encoder {
   std::string label_;
   DType dtype_ = DType::kF32;
   layers::WeightForms forms_;
-  TensorView table_, bias_table_;
+  layers::OwnedTensor table_, bias_table_;
   std::vector<Block> blocks_;
   layers::OwnedTensor final_norm_;
   std::shared_ptr<weights::WeightStore> weights_;
