@@ -20,7 +20,7 @@ void run_devices() {
     std::printf("cuda    none: %s\n", gpus.status().message().c_str());
     return;
   }
-  for (std::size_t i = 0; i < gpus->size(); ++i) std::printf("cuda:%zu  %s\n", i, (*gpus)[i].c_str());
+  for (const std::string& gpu : *gpus) std::printf("%s\n", gpu.c_str());
 }
 
 }  // namespace

@@ -92,6 +92,14 @@ class Graph {
   virtual void launch() = 0;
 };
 
+/// A moment in a stream's work, to time by.
+class Event {
+ public:
+  virtual ~Event() = default;
+  /// From `earlier`, an event of the same device; waits until both are reached.
+  virtual double seconds_since(const Event& earlier) const = 0;
+};
+
 class Stream {
  public:
   virtual ~Stream() = default;
@@ -108,6 +116,9 @@ class Stream {
   virtual Stream* side() { return nullptr; }
   virtual void fork() {}
   virtual void join() {}
+
+  /// Reached when all that was enqueued before is done. Not while a graph is captured.
+  virtual std::unique_ptr<Event> record_event() = 0;
 };
 
 class Device {

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <typeinfo>
 
 #include "device/arena.h"
 #include "device/device.h"
@@ -22,6 +23,32 @@ class TapSink {
 /// Which row each op must use: {"attention", "reference"} from `--kernel attention=reference`. An op that is not
 /// named picks the first row that supports its arguments.
 using KernelOverrides = std::map<std::string, std::string, std::less<>>;
+
+class ExecutionContext;
+
+/// An op's arguments, whatever their type: as<MatmulArgs>() is null for those of another op.
+class AnyArgs {
+ public:
+  template <typename Args>
+  explicit AnyArgs(const Args& args) : data_(&args), type_(typeid(Args)) {}
+  template <typename Args>
+  const Args* as() const {
+    return type_ == typeid(Args) ? static_cast<const Args*>(data_) : nullptr;
+  }
+
+ private:
+  const void* data_;
+  const std::type_info& type_;
+};
+
+/// Sees every op that runs, before and after it is enqueued; ops that an op calls lie between. Profilers implement it.
+/// What is observed runs op by op, on one stream and outside captured graphs.
+class OpObserver {
+ public:
+  virtual ~OpObserver() = default;
+  virtual void before_op(ExecutionContext& context, std::string_view op, std::string_view row, const AnyArgs& args) = 0;
+  virtual void after_op(ExecutionContext& context) = 0;
+};
 
 class ExecutionContext {
  public:
@@ -47,6 +74,9 @@ class ExecutionContext {
     if (tap_ != nullptr && !dry_run()) hand_to_sink(path, value);
   }
 
+  void set_op_observer(OpObserver* observer) { observer_ = observer; }
+  OpObserver* op_observer() const { return observer_; }
+
   void set_kernel_overrides(KernelOverrides overrides) { overrides_ = std::move(overrides); }
   /// "" when the op is free to choose.
   std::string_view kernel_override(std::string_view op) const {
@@ -62,6 +92,7 @@ class ExecutionContext {
   Arena& arena_;
   ExecutionContext* side_ = nullptr;
   TapSink* tap_ = nullptr;
+  OpObserver* observer_ = nullptr;
   KernelOverrides overrides_;
 };
 

@@ -78,7 +78,11 @@ class KernelTable final : public KernelTableBase {
       const auto bytes = static_cast<std::int64_t>(row.scratch_bytes(args, context.traits()));
       if (bytes > 0) scratch = context.arena().take(DType::kI8, Shape{bytes}).data();
     }
-    if (!context.dry_run()) row.run(context, args, scratch);
+    if (context.dry_run()) return;
+    device::OpObserver* const observer = context.op_observer();
+    if (observer != nullptr) observer->before_op(context, op(), row.name, device::AnyArgs(args));
+    row.run(context, args, scratch);
+    if (observer != nullptr) observer->after_op(context);
   }
 
  private:

@@ -70,6 +70,7 @@ class TestTensor {
   }
   TestTensor(const TestTensor& other) : bytes_(other.bytes_), view_(other.view_.moved_to(bytes_.data())) {}
   TestTensor(TestTensor&&) = default;
+  TestTensor& operator=(TestTensor&&) = default;
 
   /// Normal values with the given spread, around `mean`; the same for the same seed whatever dtype and padding.
   static TestTensor random(DType dtype, const Shape& shape, unsigned seed, float spread = 1.0f, float mean = 0.0f,

@@ -106,6 +106,7 @@ class Pipeline final : public generation::Generator {
 
   DType activation_dtype() const { return dtype_; }
   const device::DeviceTraits& traits() const { return device_->traits(); }
+  device::MemoryStatistics memory_statistics() const { return device_->memory_statistics(); }
   /// What runs, in words: "bf16", "w8a8 in 114 layers, else bf16". Equal words are equal arithmetic of equal files.
   std::string arithmetic() const;
   /// Encoded prompts are kept (the same bits, sooner); benchmarks forget them.
@@ -114,6 +115,8 @@ class Pipeline final : public generation::Generator {
   void clear_input_cache() { input_.reset(); }
   /// Receives every tapped tensor until set to null.
   void set_tap(device::TapSink* sink) { context_->set_tap(sink); }
+  /// Sees every op until set to null; meanwhile nothing is captured and nothing runs beside another.
+  void set_op_observer(device::OpObserver* observer) { context_->set_op_observer(observer); }
   /// Receives every call of the transformer in advance() until set to nothing.
   void set_call_observer(CallObserver observer) { on_call_ = std::move(observer); }
   const models::Sd35& model() const { return model_; }

@@ -1,6 +1,7 @@
 // The CPU as a Device: aligned memory, a stream on which everything is done when the call returns.
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -16,12 +17,23 @@ constexpr std::size_t kHugePageBytes = 2u << 20;  // x86-64 and most of arm64
 
 void free_aligned(void* data, std::size_t) { std::free(data); }
 
+class CpuEvent final : public Event {
+ public:
+  double seconds_since(const Event& earlier) const override {
+    return std::chrono::duration<double>(at_ - static_cast<const CpuEvent&>(earlier).at_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point at_ = std::chrono::steady_clock::now();
+};
+
 class CpuStream final : public Stream {
  public:
   void synchronize() override {}
   bool supports_capture() const override { return false; }
   void begin_capture() override { OCTAVO_CHECK(false, "the CPU has no graphs: run the ops again"); }
   std::unique_ptr<Graph> end_capture() override { OCTAVO_CHECK(false, "the CPU has no graphs: run the ops again"); }
+  std::unique_ptr<Event> record_event() override { return std::make_unique<CpuEvent>(); }
 };
 
 std::string describe(const DeviceTraits& traits) {

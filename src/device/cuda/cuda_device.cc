@@ -60,6 +60,28 @@ class CudaGraph final : public Graph {
   cudaGraphExec_t executable_ = nullptr;
 };
 
+class CudaEvent final : public Event {
+ public:
+  explicit CudaEvent(cudaStream_t stream) {
+    check(cudaEventCreate(&handle_), "cudaEventCreate");
+    check(cudaEventRecord(handle_, stream), "cudaEventRecord");
+  }
+  ~CudaEvent() override { cudaEventDestroy(handle_); }
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+  double seconds_since(const Event& earlier) const override {
+    const auto& before = static_cast<const CudaEvent&>(earlier);
+    check(cudaEventSynchronize(before.handle_), "cudaEventSynchronize");
+    check(cudaEventSynchronize(handle_), "cudaEventSynchronize");
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, before.handle_, handle_), "cudaEventElapsedTime");
+    return milliseconds * 1e-3;
+  }
+
+ private:
+  cudaEvent_t handle_ = nullptr;
+};
+
 void free_pinned(void* data, std::size_t) { cudaFreeHost(data); }
 
 }  // namespace
@@ -148,6 +170,8 @@ void CudaStream::join() {
   check(cudaEventRecord(joined_, side_->handle()), "cudaEventRecord");
   check(cudaStreamWaitEvent(handle_, joined_, 0), "cudaStreamWaitEvent");
 }
+
+std::unique_ptr<Event> CudaStream::record_event() { return std::make_unique<CudaEvent>(handle_); }
 
 Result<std::unique_ptr<Device>> CudaDevice::create(const CudaOptions& options) {
   int count = 0;

@@ -42,6 +42,7 @@ class CudaStream final : public Stream {
   Stream* side() override;
   void fork() override;
   void join() override;
+  std::unique_ptr<Event> record_event() override;
 
  private:
   cudaStream_t handle_ = nullptr;
