@@ -69,6 +69,9 @@ function(octavo_cuda_backend)
   if(OCTAVO_TESTS AND tests)
     add_executable(octavo_cuda_test ${tests})
     set_target_properties(octavo_cuda_test PROPERTIES ENABLE_EXPORTS ON RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
+    # Whole: the backend's rows look for every op's table in the executable, whether a test names it or not.
+    set_target_properties(octavo_cuda_test PROPERTIES LINK_LIBRARY_OVERRIDE_octavo_ops WHOLE_ARCHIVE
+                                                      LINK_LIBRARY_OVERRIDE_octavo_base WHOLE_ARCHIVE)
     target_link_libraries(octavo_cuda_test PRIVATE octavo_pipeline octavo_testing GTest::gmock GTest::gtest_main)
     target_compile_definitions(octavo_cuda_test PRIVATE OCTAVO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
     add_dependencies(octavo_cuda_test octavo_cuda)

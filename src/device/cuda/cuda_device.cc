@@ -82,6 +82,11 @@ class CudaEvent final : public Event {
   cudaEvent_t handle_ = nullptr;
 };
 
+CudaDevice*& device_of_process() {
+  static CudaDevice* device = nullptr;
+  return device;
+}
+
 void free_pinned(void* data, std::size_t) { cudaFreeHost(data); }
 
 }  // namespace
@@ -217,10 +222,17 @@ Result<std::unique_ptr<Device>> CudaDevice::create(const CudaOptions& options) {
                             options.force_architecture > 0 ? fmt::format(" as sm_{}", options.force_architecture) : "");
   device->cache_folder_ = find_cache_folder();
   device->uploader_ = std::make_unique<Uploader>();
+  device_of_process() = device.get();
   return std::unique_ptr<Device>(std::move(device));
 }
 
+CudaDevice& CudaDevice::of_process() {
+  OCTAVO_CHECK(device_of_process() != nullptr, "no GPU was opened");
+  return *device_of_process();
+}
+
 CudaDevice::~CudaDevice() {
+  if (device_of_process() == this) device_of_process() = nullptr;
   if (lt_ != nullptr) cublasLtDestroy(lt_);
   if (cudnn_ != nullptr) cudnnDestroy(cudnn_);
 }

@@ -1,0 +1,216 @@
+#include "device/cuda/cudnn_choice.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <map>
+
+namespace octavo::device::cuda {
+namespace {
+
+/// Device memory for timing, given back to the driver at once: it is far more than a picture needs.
+class TimingMemory {
+ public:
+  explicit TimingMemory(std::size_t bytes) {
+    if (cudaMalloc(&data_, std::max<std::size_t>(bytes, 1)) != cudaSuccess) {
+      cudaGetLastError();
+      data_ = nullptr;
+    }
+  }
+  ~TimingMemory() {
+    if (data_ != nullptr) cudaFree(data_);
+  }
+  TimingMemory(const TimingMemory&) = delete;
+  TimingMemory& operator=(const TimingMemory&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  void* data_ = nullptr;
+};
+
+class Event {
+ public:
+  Event() { check(cudaEventCreate(&event_), "cudaEventCreate"); }
+  ~Event() { cudaEventDestroy(event_); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  void record(cudaStream_t stream) { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+  float milliseconds_since(const Event& earlier) const {
+    check(cudaEventSynchronize(event_), "cudaEventSynchronize");
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, earlier.event_, event_), "cudaEventElapsedTime");
+    return milliseconds;
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+constexpr std::size_t align(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+/// Values of about normal distribution in bf16 (seen as f32: of the same size). Zeros would draw less power and look
+/// faster than any picture.
+void fill_with_noise(cudaStream_t stream, void* data, std::size_t bytes) {
+  constexpr std::size_t kPattern = std::size_t{1} << 19;  // values
+  static const std::vector<std::uint16_t> pattern = [] {
+    std::vector<std::uint16_t> values(kPattern);
+    std::uint32_t state = 1;
+    for (std::uint16_t& value : values) {
+      float sum = 0;
+      for (int i = 0; i < 4; ++i) {
+        state = state * 1664525u + 1013904223u;
+        sum += static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
+      }
+      std::uint32_t bits = 0;
+      std::memcpy(&bits, &sum, sizeof bits);
+      value = static_cast<std::uint16_t>(bits >> 16);
+    }
+    return values;
+  }();
+  const std::size_t first = std::min(bytes, pattern.size() * sizeof(std::uint16_t));
+  check(cudaMemcpyAsync(data, pattern.data(), first, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
+  for (std::size_t done = first; done < bytes; done *= 2) {
+    check(cudaMemcpyAsync(static_cast<std::byte*>(data) + done, data, std::min(done, bytes - done),
+                          cudaMemcpyDeviceToDevice, stream),
+          "cudaMemcpyAsync");
+  }
+}
+
+using Plan = std::shared_ptr<const CudnnPlan>;
+
+/// The fastest of `plans`, the first (cuDNN's favourite) when there is no memory to time them in.
+Plan fastest(CudaDevice& device, const CudnnGraph& graph, const std::vector<Plan>& plans) {
+  if (plans.size() == 1) return plans.front();
+  std::size_t tensor_bytes = 0, workspace_bytes = 0;
+  for (const CudnnGraph::Bound& bound : graph.bound()) tensor_bytes += align(bound.bytes);
+  for (const Plan& plan : plans) workspace_bytes = std::max(workspace_bytes, plan->workspace_bytes());
+  const TimingMemory memory(tensor_bytes + workspace_bytes);
+  if (memory.data() == nullptr) return plans.front();
+  CudaStream owned_stream;
+  const cudaStream_t stream = owned_stream.handle();
+  fill_with_noise(stream, memory.data(), tensor_bytes);
+  std::vector<void*> pointers;
+  auto* next = static_cast<std::byte*>(memory.data());
+  float scalar = 0.125f;
+  for (const CudnnGraph::Bound& bound : graph.bound()) {
+    pointers.push_back(bound.bytes == 0 ? static_cast<void*>(&scalar) : next);
+    next += align(bound.bytes);
+  }
+  check(cudnnSetStream(device.cudnn(), stream), "cudnnSetStream");
+  constexpr int kRounds = 4;         // the first warms up
+  constexpr double kHopeless = 1.4;  // times the best so far: not tried again
+  std::vector<double> best(plans.size(), std::numeric_limits<double>::infinity());
+  Event begin, end;
+  for (int round = 0; round < kRounds; ++round) {
+    const double leader = *std::min_element(best.begin(), best.end());
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      if (round > 1 && best[i] > leader * kHopeless) continue;
+      begin.record(stream);
+      plans[i]->run(device.cudnn(), pointers, next);
+      end.record(stream);
+      const double time = end.milliseconds_since(begin);
+      if (round > 0) best[i] = std::min(best[i], time);
+    }
+  }
+  return plans[static_cast<std::size_t>(std::min_element(best.begin(), best.end()) - best.begin())];
+}
+
+Plan choose(CudaDevice& device, const std::string& key, const CudnnGraph& graph, CudnnDemands demands) {
+  const CudnnTarget target(device.cudnn());
+  auto configs = graph.configs(target);
+  OCTAVO_CHECK(configs.ok(), "{}: {}", key, configs.status().to_string());
+  // cuDNN's list begins with what it expects to be fast; a plan may take half a second to compile.
+  constexpr std::size_t kMostPlans = 12;
+  std::vector<Plan> plans;
+  std::string refusal = "no config";
+  for (const CudnnConfig& config : *configs) {
+    if (!config.deterministic || (demands.exact_products && !config.exact_products)) continue;
+    auto plan = CudnnPlan::build(target, config);
+    if (plan.ok()) {
+      plans.push_back(std::move(*plan));
+    } else {
+      refusal = plan.status().to_string();
+    }
+    if (plans.size() == kMostPlans) break;
+  }
+  OCTAVO_CHECK(!plans.empty(), "{}: cuDNN {} has no plan for it: {}", key, cudnnGetVersion(), refusal);
+  return fastest(device, graph, plans);
+}
+
+/// Letters, digits and dashes; what lies between them as one underscore.
+std::string as_file_name(std::string_view text) {
+  std::string name;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-';
+    if (plain) {
+      name += c;
+    } else if (!name.empty() && name.back() != '_') {
+      name += '_';
+    }
+  }
+  return name;
+}
+
+std::filesystem::path file_of(CudaDevice& device, const std::string& key) {
+  const std::string kind =
+      fmt::format("cudnn {} {} {}", cudnnGetVersion(), device.gpu_name(), device.multiprocessors());
+  return device.cache_folder() / as_file_name(kind) / (as_file_name(key) + ".json");
+}
+
+/// Nothing when there is no such file or this cuDNN does not take it.
+Plan stored(CudaDevice& device, const std::string& key) {
+  std::ifstream file(file_of(device, key), std::ios::binary);
+  if (!file) return nullptr;
+  const std::string json((std::istreambuf_iterator<char>(file)), {});
+  auto plan = CudnnPlan::from_json(device.cudnn(), json);
+  if (plan.ok()) return std::move(*plan);
+  spdlog::debug("{}: the stored plan is not taken: {}", key, plan.status().to_string());
+  return nullptr;
+}
+
+/// A cache that cannot be written is only slower.
+void store(CudaDevice& device, const std::string& key, const CudnnPlan& plan) {
+  const auto json = plan.json();
+  if (!json.ok()) return;
+  const std::filesystem::path file = file_of(device, key);
+  std::filesystem::path half = file;
+  half += fmt::format(".{}", getpid());  // another process may write the same
+  std::error_code failure;
+  std::filesystem::create_directories(file.parent_path(), failure);
+  {
+    std::ofstream out(half, std::ios::binary);
+    out << *json;
+    if (!out.flush()) failure = std::make_error_code(std::errc::io_error);
+  }
+  if (!failure) std::filesystem::rename(half, file, failure);
+  if (failure) {
+    std::filesystem::remove(half, failure);
+    spdlog::debug("{} could not be written: {}", file.string(), failure.message());
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const CudnnPlan> choose_plan(CudaDevice& device, const std::string& key,
+                                             const std::function<CudnnGraph()>& describe, CudnnDemands demands) {
+  static std::mutex mutex;
+  // Of the process's one GPU. Never destroyed: at exit cuDNN is gone before this library is.
+  static auto& plans = *new std::map<std::string, Plan, std::less<>>;
+  const std::lock_guard lock(mutex);
+  Plan& plan = plans[key];
+  if (plan == nullptr) {
+    plan = stored(device, key);
+    if (plan == nullptr) {
+      plan = choose(device, key, describe(), demands);
+      store(device, key, *plan);
+    }
+  }
+  return plan;
+}
+
+}  // namespace octavo::device::cuda
