@@ -5,14 +5,14 @@
 namespace octavo::layers {
 
 Convolution Convolution::load(LoadContext& load, const std::string& prefix, std::int64_t in_channels,
-                              std::int64_t out_channels, int kernel) {
+                              std::int64_t out_channels, int kernel, bool upsamples) {
   Convolution layer;
   layer.out_channels_ = out_channels;
   layer.kernel_ = kernel;
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_channels, in_channels, kernel, kernel});
   layer.bias_ = load_f32(load, prefix + ".bias", Shape{out_channels});
   if (plain.defined()) {
-    auto packed = ops::pack_conv_weight(load.device, plain, load.precision.activations);
+    auto packed = ops::pack_conv_weight(load.device, plain, load.precision.activations, upsamples);
     if (packed.ok()) {
       layer.weight_ = std::move(*packed);
     } else {

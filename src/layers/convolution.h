@@ -18,9 +18,10 @@ struct Halo {
 class Convolution {
  public:
   Convolution() = default;
-  /// <prefix>.weight [out, in, kernel, kernel] and <prefix>.bias [out]; padding keeps the size.
+  /// <prefix>.weight [out, in, kernel, kernel] and <prefix>.bias [out]; padding keeps the size. `upsamples`: forward()
+  /// is always called with `upsample`.
   static Convolution load(LoadContext& load, const std::string& prefix, std::int64_t in_channels,
-                          std::int64_t out_channels, int kernel);
+                          std::int64_t out_channels, int kernel, bool upsamples = false);
 
   /// x [B, height, width, Cin]; out [B, height, width, Cout], doubled sides with `upsample`; `residual` as out.
   void forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,

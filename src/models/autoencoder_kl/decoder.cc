@@ -34,7 +34,7 @@ Result<AutoencoderDecoder> AutoencoderDecoder::load(device::Device& device, weig
       in = out;
     }
     if (i + 1 < c.channels.size()) {
-      block.upsample = layers::Convolution::load(load, at + "upsamplers.0.conv", out, out, 3);
+      block.upsample = layers::Convolution::load(load, at + "upsamplers.0.conv", out, out, 3, true);
     }
     model.ups_.push_back(std::move(block));
   }

@@ -4,6 +4,16 @@
 #include "ops/require.h"
 
 namespace octavo::ops {
+namespace {
+
+ConvPacker& other_packer() {
+  static ConvPacker packer = nullptr;
+  return packer;
+}
+
+}  // namespace
+
+void set_conv_packer(ConvPacker packer) { other_packer() = packer; }
 
 KernelTable<Conv2dArgs>& conv2d_table() {
   static KernelTable<Conv2dArgs> table("conv2d", {{.name = "onednn_packed",
@@ -62,11 +72,14 @@ void conv2d(ExecutionContext& context, const Conv2dArgs& args) {
   conv2d_table().dispatch(context, args);
 }
 
-Result<ConvWeight> pack_conv_weight(device::Device& device, const TensorView& plain, DType activation_dtype) {
-  ConvWeight weight{.plain = plain, .packed = nullptr, .packed_for = activation_dtype};
-  if (device.traits().kind == DeviceKind::kCpu) {
-    OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_onednn_conv_weight(device, plain, activation_dtype));
+Result<ConvWeight> pack_conv_weight(device::Device& device, const TensorView& plain, DType activation_dtype,
+                                    bool upsamples) {
+  if (device.traits().kind != DeviceKind::kCpu) {
+    OCTAVO_CHECK(other_packer() != nullptr, "op conv2d: no packer for {}", device.traits().name);
+    return other_packer()(device, plain, activation_dtype, upsamples);
   }
+  ConvWeight weight{.plain = plain, .packed = nullptr, .packed_for = activation_dtype};
+  OCTAVO_ASSIGN_OR_RETURN(weight.packed, pack_onednn_conv_weight(device, plain, activation_dtype));
   return weight;
 }
 

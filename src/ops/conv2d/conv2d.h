@@ -40,7 +40,14 @@ struct ConvRows {
 };
 ConvRows conv_rows(const Conv2dArgs& args);
 
-/// As pack_matmul_weight.
-Result<ConvWeight> pack_conv_weight(device::Device& device, const TensorView& plain, DType activation_dtype);
+/// As pack_matmul_weight. `upsamples`: the weight is for calls with `upsample` alone, which a device may compute in
+/// another way.
+Result<ConvWeight> pack_conv_weight(device::Device& device, const TensorView& plain, DType activation_dtype,
+                                    bool upsamples = false);
+
+/// As MatmulPacker.
+using ConvPacker = Result<ConvWeight> (*)(device::Device& device, const TensorView& plain, DType activation_dtype,
+                                          bool upsamples);
+void set_conv_packer(ConvPacker packer);
 
 }  // namespace octavo::ops

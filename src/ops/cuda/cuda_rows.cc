@@ -4,8 +4,11 @@ namespace octavo::ops {
 
 void add_cuda_rows() {
   add_activation_cuda_rows();
+  add_attention_cuda_rows();
   add_cast_cuda_rows();
+  add_conv2d_cuda_rows();
   add_embedding_cuda_rows();
+  add_group_norm_cuda_rows();
   add_norm_cuda_rows();
   add_patch_cuda_rows();
   add_quantize_cuda_rows();
