@@ -9,10 +9,12 @@ void add_cuda_rows() {
   add_conv2d_cuda_rows();
   add_embedding_cuda_rows();
   add_group_norm_cuda_rows();
+  add_matmul_cuda_rows();
   add_norm_cuda_rows();
   add_patch_cuda_rows();
   add_quantize_cuda_rows();
   add_sample_cuda_rows();
+  add_scaled_matmul_cuda_rows();
 }
 
 }  // namespace octavo::ops

@@ -33,6 +33,8 @@ KernelTable<ScaledMatmulArgs>& scaled_matmul_table();
 struct ScaledActivations {
   DType dtype = DType::kE4M3;
   ScaleGrain grain = ScaleGrain::kRow;
+  /// The one scale of kTensor, when calls will always give this very view; it may then be multiplied in beforehand.
+  TensorView static_scale = {};
 };
 /// Rearranges a weight once at load; codes stay 8 bits in memory. The views given are host memory, or memory of
 /// `device`. On the CPU they must outlive the result's use only for the reference row, and the weight comes back
