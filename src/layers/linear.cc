@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "layers/weight_streamer.h"
 #include "tensor/convert.h"
 
 namespace octavo::layers {
@@ -55,6 +56,11 @@ void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes
   }
   weight_ = std::move(*packed);
   if (weight_.plain.data() != joined_.data()) joined_ = {};  // the backend made its own of it
+  if (load.streamer != nullptr) {
+    streamed_ = stream_weight(load, weight_.plain);
+    weight_.packed.reset();
+    joined_ = {};
+  }
   load.forms.plain += layers;
 }
 
@@ -192,7 +198,11 @@ void Linear::forward(ops::ExecutionContext& context, const TensorView& x, const 
     quantized_->forward(context, x, epilogue, out);
     return;
   }
-  ops::matmul(context, {.x = x, .weight = weight_, .epilogue = epilogue, .out = out});
+  ops::MatmulArgs args{.x = x, .weight = weight_, .epilogue = epilogue, .out = out};
+  if (streamed_.streamer != nullptr) {
+    args.weight.plain = weight_.plain.moved_to(streamed_.streamer->acquire(context, streamed_.number));
+  }
+  ops::matmul(context, args);
 }
 
 std::size_t Linear::owned_bytes() const {

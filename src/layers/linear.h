@@ -76,6 +76,7 @@ class Linear {
   std::int64_t out_features_ = 0;
   ops::MatmulWeight weight_;
   device::Buffer joined_;                      // behind weight_.plain when it is not the file
+  StreamedWeight streamed_;                    // where weight_.plain comes from, if it does not stay on the device
   std::optional<QuantizedProduct> quantized_;  // instead of weight_
   OwnedTensor bias_;
 };

@@ -1,7 +1,9 @@
 #include "layers/load_context.h"
 
+#include <cstring>
 #include <vector>
 
+#include "layers/weight_streamer.h"
 #include "tensor/convert.h"
 
 namespace octavo::layers {
@@ -44,7 +46,25 @@ OwnedTensor load_table(LoadContext& load, const std::string& name, const Shape& 
   const TensorView stored = load.weights.require(name, shape);
   if (!stored.defined()) return {};
   if (load.device.traits().kind == device::DeviceKind::kCpu) return {{}, stored};
-  return copy_to_device(load, stored);
+  if (load.streamer == nullptr) return copy_to_device(load, stored);
+  auto buffer = load.device.allocate(stored.byte_count(), device::MemoryKind::kPinnedHost);
+  if (!buffer.ok()) {
+    load.note(buffer.status());
+    return {};
+  }
+  std::memcpy(buffer->data(), stored.data(), stored.byte_count());
+  OwnedTensor owned{std::move(*buffer), {}};
+  owned.view = stored.moved_to(owned.buffer.data());
+  return owned;
+}
+
+StreamedWeight stream_weight(LoadContext& load, const TensorView& weight) {
+  const auto number = load.streamer->take(weight);
+  if (!number.ok()) {
+    load.note(number.status());
+    return {};
+  }
+  return {load.streamer, *number};
 }
 
 OwnedTensor copy_to_device(LoadContext& load, const TensorView& host) {

@@ -9,6 +9,8 @@
 
 namespace octavo::layers {
 
+class WeightStreamer;
+
 /// What becomes of the weights of products.
 enum class WeightPrecision {
   kAsStored,  // 16 or 32 bits as they are; the codes of a quantised part are used as it says
@@ -24,6 +26,20 @@ enum class AtLoad {
   kNothing,
   kProduct,  // E4M3, one scale a channel; inputs E4M3, one scale a token
   kStorage,  // int8, one scale a channel; inputs stay as they are
+  kWeights,  // E4M3, one scale a channel; inputs stay as they are
+};
+
+/// The number under which a streamer keeps a weight.
+struct StreamedWeight {
+  WeightStreamer* streamer = nullptr;  // null: the weight stays on the device
+  int number = 0;
+};
+
+/// Where the weights of products are between their uses, on a GPU.
+enum class Residency {
+  kDevice,  // in its memory
+  /// In pinned host memory: each is copied to the device for every product, while the one before it is multiplied.
+  kStreamed,
 };
 
 /// How a model computes.
@@ -36,6 +52,8 @@ struct Precision {
   /// f32 | bf16: the residual streams of the transformer. Below f32 only where the device prefers it and activations
   /// are bf16 (device::DeviceTraits::preferred_residual_dtype).
   DType residuals = DType::kF32;
+  /// kQuantized and kWeightsQuantized: T5's weights too, as AtLoad::kWeights. Else it keeps what its file has.
+  bool quantize_t5 = false;
 };
 
 /// Which forms a model's products have, for the log. Joined layers count as the layers they are joined from.
@@ -56,8 +74,9 @@ struct LoadContext {
   device::Device& device;
   weights::WeightStore& weights;
   Precision precision = DType::kF32;
-  std::string tap_label = {};         // what names of taps begin with ("transformer"); empty = Linears tap nothing
-  AtLoad at_load = AtLoad::kNothing;  // of the layers that follow
+  std::string tap_label = {};          // what names of taps begin with ("transformer"); empty = Linears tap nothing
+  AtLoad at_load = AtLoad::kNothing;   // of the layers that follow
+  WeightStreamer* streamer = nullptr;  // takes the weights of the layers that follow; null = they stay on the device
   Status status = {};
   WeightForms forms = {};
 
@@ -78,7 +97,11 @@ OwnedTensor load_f32(LoadContext& load, const std::string& name, const Shape& sh
 /// What a product adds: f32, but bf16 on a GPU that feeds its products with bf16, whose libraries add nothing else.
 OwnedTensor load_bias(LoadContext& load, const std::string& name, const Shape& shape);
 
-/// A table that is looked up (embeddings, positions), in the file's dtype: the file itself on the CPU, a copy on a GPU.
+/// Moves a weight on the device to load.streamer, which is there; notes a failure.
+StreamedWeight stream_weight(LoadContext& load, const TensorView& weight);
+
+/// A table that is looked up (embeddings, positions), in the file's dtype: the file itself on the CPU, a copy on a GPU,
+/// or in pinned host memory, which a GPU reads row by row, where weights are streamed.
 OwnedTensor load_table(LoadContext& load, const std::string& name, const Shape& shape);
 
 /// A copy on the device of contiguous host memory; empty, and noted, when there is no room.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "layers/weight_streamer.h"
 #include "ops/quantize/quantize.h"
 
 namespace octavo::layers {
@@ -130,7 +131,9 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, st
   const auto started = std::chrono::steady_clock::now();
   QuantizedProduct product;
   const bool stored = load.at_load == AtLoad::kStorage;
-  if (stored || load.precision.weights == WeightPrecision::kWeightsQuantized) product.input_ = ActivationForm::kNone;
+  const bool weights_alone = stored || load.at_load == AtLoad::kWeights;
+  if (weights_alone || load.precision.weights == WeightPrecision::kWeightsQuantized)
+    product.input_ = ActivationForm::kNone;
   const std::int64_t rows = plain.dim(0);
   auto codes = load.device.allocate(static_cast<std::size_t>(plain.element_count()));
   auto scales = load.device.allocate(static_cast<std::size_t>(rows) * sizeof(float));
@@ -174,7 +177,23 @@ bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
   }
   weight_ = std::move(*packed);
   if (weight_.quantized.codes.data() != codes_.data()) codes_ = {};  // the file's, or the backend made its own
+  if (load.streamer != nullptr) {
+    streamed_ = stream_weight(load, weight_.quantized.codes);
+    // The packed form may own the scales too: they stay, and so do the layer's own.
+    weight_.quantized.dequant_scale = scales_.view;
+    weight_.outlier_weight = outlier_weight_.view;
+    weight_.packed.reset();
+    codes_ = {};
+  }
   return true;
+}
+
+ops::ScaledWeight QuantizedProduct::weight_at(ops::ExecutionContext& context) const {
+  ops::ScaledWeight weight = weight_;
+  if (streamed_.streamer != nullptr) {
+    weight.quantized.codes = weight_.quantized.codes.moved_to(streamed_.streamer->acquire(context, streamed_.number));
+  }
+  return weight;
 }
 
 bool QuantizedProduct::takes_fused_codes(const device::DeviceTraits& traits) const {
@@ -184,13 +203,13 @@ bool QuantizedProduct::takes_fused_codes(const device::DeviceTraits& traits) con
 
 void QuantizedProduct::forward_codes(ops::ExecutionContext& context, const QuantizedView& x,
                                      const ops::Epilogue& epilogue, const TensorView& out) const {
-  ops::scaled_matmul(context, {.x = x, .weight = weight_, .outliers = {}, .epilogue = epilogue, .out = out});
+  ops::scaled_matmul(context, {.x = x, .weight = weight_at(context), .outliers = {}, .epilogue = epilogue, .out = out});
 }
 
 void QuantizedProduct::forward(ops::ExecutionContext& context, const TensorView& x, const ops::Epilogue& epilogue,
                                const TensorView& out) const {
   ops::ScaledMatmulArgs args;
-  args.weight = weight_;
+  args.weight = weight_at(context);
   args.epilogue = epilogue;
   args.out = out;
   device::Arena& arena = context.arena();

@@ -47,7 +47,10 @@ class QuantizedProduct {
 
   weights::ActivationForm input_ = weights::ActivationForm::kToken;
   DType input_format_ = DType::kE4M3;
+  /// weight_, with its codes on the device.
+  ops::ScaledWeight weight_at(ops::ExecutionContext& context) const;
   ops::ScaledWeight weight_;
+  StreamedWeight streamed_;
   device::Buffer codes_;  // behind weight_.quantized.codes when that is not the file
   OwnedTensor scales_, input_scale_, multiplier_, outliers_, outlier_weight_;
 };

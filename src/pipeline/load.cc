@@ -125,13 +125,27 @@ Result<LoadOptions::VaeMemory> parse_vae_memory(const std::string& name) {
   return invalid_argument("--vae-memory", "must be auto, whole or bands, not '" + name + "'");
 }
 
+Result<LoadOptions::Vram> parse_vram(const std::string& name) {
+  if (name == "full") return LoadOptions::Vram::kFull;
+  if (name == "balanced") return LoadOptions::Vram::kBalanced;
+  if (name == "min") return LoadOptions::Vram::kMin;
+  return invalid_argument("--vram", "must be full, balanced or min, not '" + name + "'");
+}
+
 Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options) {
   const auto started = std::chrono::steady_clock::now();
   device::DeviceChoice choice = options.device;
   choice.threads = options.threads;
   OCTAVO_ASSIGN_OR_RETURN(auto device, device::create_device(choice));
   const device::DeviceTraits& traits = device->traits();
-  const layers::Precision precision = precision_of(options.precision, traits.preferred_dtype);
+  layers::Precision precision = precision_of(options.precision, traits.preferred_dtype);
+  const bool on_gpu = traits.kind != device::DeviceKind::kCpu;
+  if (precision.activations == DType::kBF16) precision.residuals = traits.preferred_residual_dtype;
+  precision.quantize_t5 = on_gpu;
+  models::Residencies residencies;
+  if (on_gpu && options.vram != LoadOptions::Vram::kFull) {
+    residencies = {.text_encoders = layers::Residency::kStreamed, .modulations = layers::Residency::kStreamed};
+  }
   const bool asked =
       options.precision == LoadOptions::Precision::kF32 || options.precision == LoadOptions::Precision::kBf16;
   const std::string_view reason = asked                                      ? "--precision asks for it"
@@ -140,9 +154,13 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
                                                                              : "the processor has no AVX512-BF16";
   OCTAVO_ASSIGN_OR_RETURN(const auto checkpoint, weights::ModelCheckpoint::open(files));
   spdlog::info("{}", checkpoint.findings());
-  OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, checkpoint, precision));
+  OCTAVO_ASSIGN_OR_RETURN(models::Sd35 model, models::Sd35::load(*device, checkpoint, precision, residencies));
   models::AutoencoderMemory memory;
-  if (options.vae_memory == LoadOptions::VaeMemory::kBands) memory.whole_pixels = 0;
+  const bool least = on_gpu && options.vram == LoadOptions::Vram::kMin;
+  if (options.vae_memory == LoadOptions::VaeMemory::kBands ||
+      (least && options.vae_memory == LoadOptions::VaeMemory::kAuto)) {
+    memory.whole_pixels = 0;
+  }
   if (options.vae_memory == LoadOptions::VaeMemory::kWhole) {
     memory.whole_pixels = std::numeric_limits<std::int64_t>::max();
   }

@@ -39,8 +39,16 @@ struct LoadOptions {
   /// or in bands above 1024 x 1024 pixels.
   enum class VaeMemory { kAuto, kWhole, kBands };
   VaeMemory vae_memory = VaeMemory::kAuto;
+  /// What stays in a GPU's memory: everything; the transformer's blocks and the autoencoder, while text encoders and
+  /// what makes the modulations come from pinned host memory when they are used; the same with the autoencoder in
+  /// bands.
+  enum class Vram { kFull, kBalanced, kMin };
+  Vram vram = Vram::kFull;
   int images_per_forward = 0;  // 1 to 8; 0 = as many as fill the device
 };
+
+/// "full" | "balanced" | "min"; errors name the flag --vram.
+Result<LoadOptions::Vram> parse_vram(const std::string& name);
 
 /// From flags: precision "auto" | "f32" | "bf16" | "fp8" | "w8a16", kernels "op=row"; errors name the flag, the op or
 /// the row.

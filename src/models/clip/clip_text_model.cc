@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "layers/weight_streamer.h"
 #include "ops/attention/attention.h"
 #include "ops/cast/cast.h"
 #include "ops/embedding/embedding.h"
@@ -48,8 +49,8 @@ Result<ClipConfig> ClipConfig::from_json(const boost::json::object& config, cons
   return result;
 }
 
-Result<ClipTextModel> ClipTextModel::load(device::Device& device, weights::CheckpointPart part,
-                                          DType activation_dtype) {
+Result<ClipTextModel> ClipTextModel::load(device::Device& device, weights::CheckpointPart part, DType activation_dtype,
+                                          layers::Residency residency) {
   ClipTextModel model;
   OCTAVO_ASSIGN_OR_RETURN(model.config_, ClipConfig::from_json(part.config, part.name + "/config.json"));
   model.label_ = part.name;
@@ -57,6 +58,10 @@ Result<ClipTextModel> ClipTextModel::load(device::Device& device, weights::Check
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const ClipConfig& c = model.config_;
   layers::LoadContext load{device, *model.weights_, activation_dtype, model.label_};
+  if (residency == layers::Residency::kStreamed) {
+    model.streamer_ = std::make_shared<layers::WeightStreamer>(device);
+    load.streamer = model.streamer_.get();
+  }
 
   const std::string root = "text_model.";
   model.token_table_ =
@@ -84,6 +89,7 @@ Result<ClipTextModel> ClipTextModel::load(device::Device& device, weights::Check
   for (const char* unused : {"text_model.embeddings.position_ids", "logit_scale"}) load.weights.ignore(unused);
   OCTAVO_RETURN_IF_ERROR(load.weights.finish());
   OCTAVO_RETURN_IF_ERROR(load.status);
+  if (model.streamer_) OCTAVO_RETURN_IF_ERROR(model.streamer_->finish());
   return model;
 }
 

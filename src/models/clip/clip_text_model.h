@@ -27,7 +27,8 @@ struct ClipConfig {
 class ClipTextModel {
  public:
   /// Every tensor of `part` must be one of the model's; names in error messages are the checkpoint's.
-  static Result<ClipTextModel> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype);
+  static Result<ClipTextModel> load(device::Device& device, weights::CheckpointPart part, DType activation_dtype,
+                                    layers::Residency residency = layers::Residency::kDevice);
 
   /// ids [B, T] i32 on the device (T = positions), `eos_rows` the row of each sequence's end token.
   /// hidden [B, T, width] f32 (outer strides allowed): hidden_states[-clip_layer], no final norm; clip_layer from 2
@@ -50,6 +51,7 @@ class ClipTextModel {
   std::string label_;
   DType dtype_ = DType::kF32;
   layers::OwnedTensor token_table_, position_table_;
+  std::shared_ptr<layers::WeightStreamer> streamer_;  // of products, if they do not stay on the device
   std::vector<Layer> layers_;
   layers::OwnedTensor final_weight_, final_bias_;
   layers::Linear projection_;

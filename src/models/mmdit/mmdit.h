@@ -52,7 +52,9 @@ class Mmdit {
   /// With WeightPrecision::kQuantized or kWeightsQuantized, the products of the blocks (attention and feed-forward of
   /// both streams) become E4M3 at load and what makes their modulations is stored as int8; embedders and the final
   /// product keep their bits.
-  static Result<Mmdit> load(device::Device& device, weights::CheckpointPart part, layers::Precision precision);
+  /// kStreamed: what makes the modulations, a third of the weights, which a picture reads once.
+  static Result<Mmdit> load(device::Device& device, weights::CheckpointPart part, layers::Precision precision,
+                            layers::Residency modulations = layers::Residency::kDevice);
 
   const MmditConfig& config() const { return config_; }
   const layers::WeightForms& forms() const { return forms_; }
@@ -108,6 +110,7 @@ class Mmdit {
   layers::Linear patch_, context_, time1_, time2_, pooled1_, pooled2_, final_modulation_, proj_out_;
   layers::OwnedTensor positions_;  // [P, P, width], the file's dtype
   std::vector<Block> blocks_;
+  std::shared_ptr<layers::WeightStreamer> streamer_;  // of the modulations' weights, if they do not stay on the device
   std::shared_ptr<weights::WeightStore> weights_;
 };
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "layers/weight_streamer.h"
 #include "models/mmdit/mmdit.h"
 
 namespace octavo::models {
@@ -106,7 +107,8 @@ Mmdit::Stream Mmdit::load_text_stream(layers::LoadContext& load, layers::LoadCon
   return stream;
 }
 
-Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, layers::Precision precision) {
+Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, layers::Precision precision,
+                          layers::Residency modulation_residency) {
   using layers::Linear;
   Mmdit model;
   OCTAVO_ASSIGN_OR_RETURN(model.config_, MmditConfig::from_json(part.config, part.name + "/config.json"));
@@ -123,6 +125,10 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   const layers::Precision exactly{DType::kF32, precision.weights};
   layers::LoadContext exact{device, *model.weights_, exactly, model.label_};
   layers::LoadContext modulations{device, *model.weights_, exactly, model.label_, layers::AtLoad::kStorage};
+  if (modulation_residency == layers::Residency::kStreamed) {
+    model.streamer_ = std::make_shared<layers::WeightStreamer>(device);
+    modulations.streamer = model.streamer_.get();
+  }
 
   model.patch_ = Linear::load_patch_embedding(load, "pos_embed.proj", c.in_channels, c.width);
   model.positions_ =
@@ -159,6 +165,7 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
     OCTAVO_RETURN_IF_ERROR(context->status);
     model.forms_ += context->forms;
   }
+  if (model.streamer_) OCTAVO_RETURN_IF_ERROR(model.streamer_->finish());
   return model;
 }
 

@@ -59,7 +59,8 @@ std::uint64_t fingerprint(const weights::WeightStore& store, std::uint64_t hash)
 
 }  // namespace
 
-Result<Sd35> Sd35::load(device::Device& device, const ModelCheckpoint& checkpoint, layers::Precision precision) {
+Result<Sd35> Sd35::load(device::Device& device, const ModelCheckpoint& checkpoint, layers::Precision precision,
+                        const Residencies& residencies) {
   OCTAVO_ASSIGN_OR_RETURN(const FlowConfig flow, read_flow(checkpoint));
   std::size_t weight_bytes = 0;
   std::uint64_t hash = 0xCBF29CE484222325ull;
@@ -74,10 +75,12 @@ Result<Sd35> Sd35::load(device::Device& device, const ModelCheckpoint& checkpoin
   OCTAVO_ASSIGN_OR_RETURN(auto tokenizer_g, text::ClipTokenizer::load(tokenizer_2_folder));
   OCTAVO_ASSIGN_OR_RETURN(auto part_l, checkpoint.open_part(Part::kTextEncoder));
   count(part_l);
-  OCTAVO_ASSIGN_OR_RETURN(auto encoder_l, ClipTextModel::load(device, std::move(part_l), precision.activations));
+  OCTAVO_ASSIGN_OR_RETURN(
+      auto encoder_l, ClipTextModel::load(device, std::move(part_l), precision.activations, residencies.text_encoders));
   OCTAVO_ASSIGN_OR_RETURN(auto part_g, checkpoint.open_part(Part::kTextEncoder2));
   count(part_g);
-  OCTAVO_ASSIGN_OR_RETURN(auto encoder_g, ClipTextModel::load(device, std::move(part_g), precision.activations));
+  OCTAVO_ASSIGN_OR_RETURN(
+      auto encoder_g, ClipTextModel::load(device, std::move(part_g), precision.activations, residencies.text_encoders));
   std::optional<text::T5Tokenizer> tokenizer_t5;
   std::optional<T5Encoder> encoder_t5;
   if (checkpoint.has_part(Part::kTextEncoder3)) {
@@ -85,12 +88,13 @@ Result<Sd35> Sd35::load(device::Device& device, const ModelCheckpoint& checkpoin
     OCTAVO_ASSIGN_OR_RETURN(tokenizer_t5, text::T5Tokenizer::load(folder));
     OCTAVO_ASSIGN_OR_RETURN(auto part_t5, checkpoint.open_part(Part::kTextEncoder3));
     count(part_t5);
-    OCTAVO_ASSIGN_OR_RETURN(encoder_t5, T5Encoder::load(device, std::move(part_t5), precision));
+    OCTAVO_ASSIGN_OR_RETURN(encoder_t5,
+                            T5Encoder::load(device, std::move(part_t5), precision, residencies.text_encoders));
   }
   OCTAVO_ASSIGN_OR_RETURN(auto part_mmdit, checkpoint.open_part(Part::kTransformer));
   count(part_mmdit);
   const auto sample_size = weights::config_int(part_mmdit.config, "sample_size", "transformer/config.json");
-  OCTAVO_ASSIGN_OR_RETURN(auto mmdit, Mmdit::load(device, std::move(part_mmdit), precision));
+  OCTAVO_ASSIGN_OR_RETURN(auto mmdit, Mmdit::load(device, std::move(part_mmdit), precision, residencies.modulations));
   OCTAVO_ASSIGN_OR_RETURN(auto part_vae, checkpoint.open_part(Part::kVae));
   count(part_vae);
   std::optional<AutoencoderEncoder> vae_encoder;

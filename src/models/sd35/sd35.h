@@ -36,6 +36,12 @@ struct Sd35Limits {
   int max_clip_skip = 0;  // layers of the smaller CLIP encoder
 };
 
+/// Which weights stay in a GPU's memory between their uses.
+struct Residencies {
+  layers::Residency text_encoders = layers::Residency::kDevice;
+  layers::Residency modulations = layers::Residency::kDevice;
+};
+
 struct Sd35 {
   text::ClipTokenizer tokenizer_l, tokenizer_g;
   std::optional<text::T5Tokenizer> tokenizer_t5;  // absent with encoder_t5: zeros stand for T5, as in diffusers
@@ -52,7 +58,7 @@ struct Sd35 {
   /// way. Quantising at load is the MMDiT's; the T5 encoder uses or widens the codes that it has, CLIP and the
   /// autoencoder have none.
   static Result<Sd35> load(device::Device& device, const weights::ModelCheckpoint& checkpoint,
-                           layers::Precision precision);
+                           layers::Precision precision, const Residencies& residencies = {});
 };
 
 }  // namespace octavo::models

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "layers/weight_streamer.h"
 #include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/cast/cast.h"
@@ -42,7 +43,8 @@ Result<T5Config> T5Config::from_json(const boost::json::object& config, const st
   return result;
 }
 
-Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPart part, layers::Precision precision) {
+Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPart part, layers::Precision precision,
+                                  layers::Residency residency) {
   T5Encoder model;
   OCTAVO_ASSIGN_OR_RETURN(model.config_, T5Config::from_json(part.config, part.name + "/config.json"));
   model.label_ = part.name;
@@ -50,7 +52,12 @@ Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPar
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const T5Config& c = model.config_;
   const std::int64_t inner = c.heads * c.head_width;
-  layers::LoadContext load{device, *model.weights_, precision, model.label_};
+  layers::LoadContext load{device, *model.weights_, precision, model.label_,
+                           precision.quantize_t5 ? layers::AtLoad::kWeights : layers::AtLoad::kNothing};
+  if (residency == layers::Residency::kStreamed) {
+    model.streamer_ = std::make_shared<layers::WeightStreamer>(device);
+    load.streamer = model.streamer_.get();
+  }
 
   // Separate t5xxl files carry the table under both names; diffusers folders under the first only.
   const std::string shared = "shared.weight", duplicate = "encoder.embed_tokens.weight";
@@ -76,6 +83,7 @@ Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPar
   model.final_norm_ = layers::load_f32(load, "encoder.final_layer_norm.weight", Shape{c.width});
   OCTAVO_RETURN_IF_ERROR(load.weights.finish());
   OCTAVO_RETURN_IF_ERROR(load.status);
+  if (model.streamer_) OCTAVO_RETURN_IF_ERROR(model.streamer_->finish());
   model.forms_ = load.forms;
   return model;
 }

@@ -24,7 +24,8 @@ struct T5Config {
 
 class T5Encoder {
  public:
-  static Result<T5Encoder> load(device::Device& device, weights::CheckpointPart part, layers::Precision precision);
+  static Result<T5Encoder> load(device::Device& device, weights::CheckpointPart part, layers::Precision precision,
+                                layers::Residency residency = layers::Residency::kDevice);
 
   /// ids [B, T] i32 on the device, padded with 0 (pads are attended, as in the reference).
   /// hidden [B, T, width] f32, outer strides allowed: the normed last state.
@@ -43,6 +44,7 @@ class T5Encoder {
   DType dtype_ = DType::kF32;
   layers::WeightForms forms_;
   layers::OwnedTensor table_, bias_table_;
+  std::shared_ptr<layers::WeightStreamer> streamer_;  // of products, if they do not stay on the device
   std::vector<Block> blocks_;
   layers::OwnedTensor final_norm_;
   std::shared_ptr<weights::WeightStore> weights_;
