@@ -32,7 +32,6 @@ void require_second(std::string_view op, const SecondModulation& second, const T
   if (!second.defined()) return;
   OCTAVO_CHECK(out.defined() && scale.defined(), "op {}: second goes with a modulated out", op);
   require_out(op, "second.out", second.out, second.dequant_scale, x);
-  require_dtype(op, "second.out", second.out, {out.dtype()});
   require_modulation(op, "second.scale", second.scale, x);
   require_modulation(op, "second.shift", second.shift, x);
 }
@@ -45,7 +44,8 @@ void require_vector(std::string_view op, std::string_view argument, const Tensor
 /// Residual streams in f32, outputs that are no codes.
 template <typename Args>
 bool has_vectors_and_plain_tensors(const Args& args, const DeviceTraits& traits) {
-  return traits.has_avx2 && args.x.dtype() == kF32 && !is_quantized(args.out.dtype());
+  const bool coded = is_quantized(args.out.dtype()) || is_quantized(args.second.out.dtype());
+  return traits.has_avx2 && args.x.dtype() == kF32 && !coded;
 }
 
 void layer_norm_vector(ExecutionContext& context, const LayerNormArgs& args, void*) {

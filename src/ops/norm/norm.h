@@ -14,7 +14,7 @@ namespace octavo::ops {
 struct SecondModulation {
   TensorView shift;  // as the first's
   TensorView scale;
-  TensorView out;            // [B, T, D], dtype as the first's; overlaps neither x nor the first out
+  TensorView out;            // [B, T, D], any dtype that the first may have; overlaps neither x nor the first out
   TensorView dequant_scale;  // as the first's
   bool defined() const { return out.defined(); }
 };

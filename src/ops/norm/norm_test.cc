@@ -287,6 +287,26 @@ TEST(CodedNorm, equals_the_norm_and_then_quantize_bit_for_bit) {
   }
 }
 
+TEST(CodedNorm, one_output_may_be_codes_and_the_other_not) {
+  TestContext context;
+  const NormInputs in({2, 3, 40, 0});
+  const Shape shape = in.x.view().shape();
+  const TestCodes codes(DType::kE4M3, shape), expected(DType::kE4M3, shape);
+  const TestTensor plain(kBF16, shape), plain_expected(kBF16, shape);
+  LayerNormArgs args = layer_norm_args(in, Affine::kModulation, codes.codes);
+  args.out_dequant_scale = codes.scales;
+  layer_norm(context.get(), args);
+  args.out = plain_expected;
+  args.out_dequant_scale = {};
+  args.second = {.shift = in.shift, .scale = in.scale, .out = expected.codes, .dequant_scale = expected.scales};
+  layer_norm(context.with_row("layer_norm", "reference"), args);
+  EXPECT_TRUE(expected.same_bytes(codes));
+  args.second.out = plain;
+  args.second.dequant_scale = {};
+  layer_norm(context.with_row("layer_norm", "reference"), args);
+  EXPECT_TRUE(plain.same_bytes(plain_expected));
+}
+
 TEST(CodedNorm, codes_and_scales_come_together) {
   TestContext context;
   const NormInputs in({1, 2, 8, 0});
