@@ -168,8 +168,9 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, st
 }
 
 bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
-  const ops::ScaledActivations activations = quantizes_input() ? ops::ScaledActivations{input_format_, grain_of(input_)}
-                                                               : ops::ScaledActivations{load.precision.activations, {}};
+  ops::ScaledActivations activations{load.precision.activations, {}};
+  if (quantizes_input()) activations = {input_format_, grain_of(input_)};
+  if (input_ == ActivationForm::kStatic) activations.static_scale = input_scale_.view;
   auto packed = ops::pack_scaled_weight(load.device, quantized, outlier_weight_.view, activations);
   if (!packed.ok()) {
     load.note(packed.status());
@@ -181,6 +182,7 @@ bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
     streamed_ = stream_weight(load, weight_.quantized.codes);
     // The packed form may own the scales too: they stay, and so do the layer's own.
     weight_.quantized.dequant_scale = scales_.view;
+    weight_.quantized.grain = quantized.grain;
     weight_.outlier_weight = outlier_weight_.view;
     weight_.packed.reset();
     codes_ = {};

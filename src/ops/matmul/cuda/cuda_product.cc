@@ -142,6 +142,7 @@ void plan_epilogue(const CudaProduct& product, int architecture, Plan& plan) {
   if (plan.x_parts > 1 || plan.weight_parts > 1 || plan.scales_x_apart || product.outliers.defined()) return;
   if (plan.x_type == DType::kI8 || epilogue.gate.defined() || !rows_are_aligned(out)) return;
   if (!floats && (plan.row_scales || plan.column_scales)) return;
+  if (plan.x_type == DType::kF32 && bf16_out) return;
   if (epilogue.activation != Activation::kNone && !(epilogue.activation == Activation::kGeluTanh && bf16_out)) return;
   bool certain = bf16_out || plan.x_type == DType::kF32;
   if (epilogue.residual.defined()) {

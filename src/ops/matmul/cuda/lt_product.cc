@@ -216,6 +216,8 @@ std::optional<cublasLtMatmulAlgo_t> measure(CudaDevice& gpu, cudaStream_t stream
     elsewhere = std::move(*buffer);
     out = elsewhere.data();
   }
+  // Nothing else may run beside what is timed; nothing is enqueued by others meanwhile, for ops come from one thread.
+  check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   Stopwatch watch;
   std::vector<Timed> timed;
   for (const cublasLtMatmulAlgo_t& algorithm : found) {

@@ -12,8 +12,9 @@ CudaProduct product_of(const ScaledMatmulArgs& args) {
   CudaProduct product;
   product.x = args.x;
   product.weight = args.weight.quantized;
+  product.one_weight_scale = product.weight.grain == ScaleGrain::kTensor;
   if (const auto* weight = dynamic_cast<const CudaWeight*>(args.weight.packed.get())) {
-    product.one_weight_scale = weight->one_scale;
+    product.one_weight_scale |= weight->one_scale;
     if (weight->joint_for != nullptr && args.x.dequant_scale.data() == weight->joint_for) {
       product.joint_scale = static_cast<const float*>(weight->joint_scales.data());
       product.ones = static_cast<const float*>(weight->ones->data());
