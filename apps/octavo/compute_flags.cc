@@ -11,6 +11,16 @@ void add_compute_flags(CLI::App& command, ComputeFlags& flags) {
       .add_option("--force-arch", flags.force_architecture,
                   "80, 89 or 90: choose kernels as on a GPU of this compute capability, at most its own (for tests)")
       ->check(CLI::IsMember({80, 89, 90}));
+  command
+      .add_option(
+          "--vram", flags.vram,
+          "What stays in a GPU's memory: full (everything), balanced (text encoders and modulation weights come from "
+          "host memory when they are used), min (the same, and the autoencoder in bands)")
+      ->capture_default_str();
+  command
+      .add_option("--images-per-forward", flags.images_per_forward,
+                  "Pictures of a request that are drawn together on a GPU (0 = as many as fill it)")
+      ->check(CLI::Range(0, 8));
   command.add_option("--kernel", flags.kernels, "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
   command.add_option("--threads", flags.threads, "CPU threads (0 = all)")->capture_default_str();
 }
@@ -28,6 +38,8 @@ Result<device::DeviceChoice> device_choice(const ComputeFlags& flags) {
 Result<pipeline::LoadOptions> load_options(const ComputeFlags& flags, const std::string& precision) {
   OCTAVO_ASSIGN_OR_RETURN(auto options, pipeline::parse_load_options(precision, flags.kernels, flags.threads));
   OCTAVO_ASSIGN_OR_RETURN(options.device, device_choice(flags));
+  OCTAVO_ASSIGN_OR_RETURN(options.vram, pipeline::parse_vram(flags.vram));
+  options.images_per_forward = flags.images_per_forward;
   return options;
 }
 

@@ -16,9 +16,11 @@ struct ComputeFlags {
   int force_architecture = 0;
   std::vector<std::string> kernels;
   int threads = 0;
+  std::string vram = "full";
+  int images_per_forward = 0;
 };
 
-/// --device, --force-arch, --kernel, --threads.
+/// --device, --force-arch, --vram, --images-per-forward, --kernel, --threads.
 void add_compute_flags(CLI::App& command, ComputeFlags& flags);
 
 /// Errors name the flag.

@@ -323,8 +323,12 @@ Status Pipeline::advance_together(std::span<DenoiseState> states, int until_step
   const auto velocity = [&](const TensorView& latents, float sigma, const TensorView& out) {
     guided_velocity(run, run.sampler.step(), latents, sigma, out);
     if (on_call_) {
+      OCTAVO_CHECK(states.size() == 1, "an observer of calls and {} pictures", states.size());
+      std::vector<float> seen(static_cast<std::size_t>(latents.element_count())), answer(seen.size());
+      device_->copy_to_host(*stream_, seen.data(), latents.data(), latents.byte_count());
+      device_->copy_to_host(*stream_, answer.data(), out.data(), out.byte_count());
       stream_->synchronize();
-      on_call_(run.sampler.step(), sigma, latents, out);
+      on_call_(run.sampler.step(), sigma, latents.moved_to(seen.data()), out.moved_to(answer.data()));
     }
   };
   generation::Progress progress{first.image_index, first.request.image_count, run.sampler.step(), run.sampler.steps(),
@@ -416,7 +420,7 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
     for (const TextTokens& branch : branches) OCTAVO_RETURN_IF_ERROR(text_.encode(*context_, branch).status());
     timer.stop();
   }
-  const int together = images_per_forward(request);
+  const int together = on_call_ ? 1 : images_per_forward(request);
   for (int index = 0; index < request.image_count && !result.interrupted; index += together) {
     StageTimer encoding(result.stage_seconds, telemetry::kEncodeInput);
     std::vector<DenoiseState> states;

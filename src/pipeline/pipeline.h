@@ -72,8 +72,8 @@ struct ModelCall {
   std::vector<float> latents;
 };
 
-/// Sees each call of advance() and the guided velocity that came of it, [1, C, height, width] f32 both, on the device;
-/// valid during the call only.
+/// Sees each call of advance() and the guided velocity that came of it, [1, C, height, width] f32 both, in host memory;
+/// valid during the call only. While there is one, generate() draws its pictures one by one.
 using CallObserver = std::function<void(int step, float sigma, const TensorView& latents, const TensorView& velocity)>;
 
 /// One picture between two steps.
@@ -129,7 +129,6 @@ class Pipeline final : public generation::Generator {
   void set_call_observer(CallObserver observer) { on_call_ = std::move(observer); }
   const models::Sd35& model() const { return model_; }
   std::size_t arena_bytes() const { return arena_.capacity_bytes() + side_arena_.capacity_bytes(); }
-  device::MemoryStatistics memory_statistics() const { return device_->memory_statistics(); }
   /// Pictures that one forward holds at a request's size: what was asked for at load, else as many as fill the device.
   int images_per_forward(const generation::GenerationRequest& request) const;
 

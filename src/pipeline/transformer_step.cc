@@ -62,8 +62,9 @@ const TensorView& TransformerStep::run(device::ExecutionContext& context, const 
 
 void TransformerStep::forward(device::ExecutionContext& context) {
   device::Stream& stream = context.stream();
-  // A sink reads between the ops; what lies in another arena by now must not be replayed.
-  const bool replayable = stream.supports_capture() && warm_ && !context.tapped();
+  // Sinks and observers look between the ops; what lies in another arena by now must not be replayed.
+  const bool watched = context.tapped() || context.op_observer() != nullptr;
+  const bool replayable = stream.supports_capture() && warm_ && !watched;
   const void* arena = context.arena().base();
   const void* side_arena = context.side() != nullptr ? context.side()->arena().base() : nullptr;
   if (recorded_arena_ != arena || recorded_side_arena_ != side_arena) graph_.reset();

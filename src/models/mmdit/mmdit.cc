@@ -112,7 +112,8 @@ struct Mmdit::Step {
         R(given.rows),
         N(tokens),
         T(given.context.dim(1)),
-        text_context(where.side() != nullptr && !where.tapped() ? *where.side() : where) {
+        text_context(where.side() == nullptr || where.tapped() || where.op_observer() != nullptr ? where
+                                                                                                 : *where.side()) {
     const MmditConfig& c = model.config_;
     const std::int64_t D = c.width, H = c.heads, head = c.head_width, S = N + T;
     const DType dtype = model.dtype_;
