@@ -169,6 +169,7 @@ void add_bench(CLI::App& app, int& exit_code) {
   CLI::App* bench = app.add_subcommand("bench", "Time the stages of a picture and every kernel of every op");
   bench->add_option("--suite", options->suite, "e2e (stages of a picture), ops (kernels), all")->capture_default_str();
   add_model_flags(*bench, options->model);
+  add_synthetic_flag(*bench, options->model);
   add_precision_flag(*bench, options->precision);
   add_compute_flags(*bench, options->compute);
   bench->add_option("--op", options->op, "Only this op (suite ops)");

@@ -11,8 +11,7 @@
 #include "quantize/folding.h"
 #include "quantize/plant.h"
 #include "quantize/quantized_checkpoint.h"
-#include "text/clip_tokenizer.h"
-#include "text/t5_tokenizer.h"
+#include "synthetic_model.h"
 #include "version.h"
 #include "weights/layouts/name_map.h"
 #include "weights/synthesis/synthetic_source.h"
@@ -34,26 +33,6 @@ struct SynthOptions {
   std::string tokenizers;
   std::string out;
 };
-
-/// What the tokenizers of a model need from its embeddings.
-Result<weights::Vocabularies> count_tokens(const fs::path& tokenizers) {
-  OCTAVO_ASSIGN_OR_RETURN(const auto clip_l, text::ClipTokenizer::load(tokenizers / "tokenizer"));
-  OCTAVO_ASSIGN_OR_RETURN(const auto clip_g, text::ClipTokenizer::load(tokenizers / "tokenizer_2"));
-  OCTAVO_ASSIGN_OR_RETURN(const auto t5, text::T5Tokenizer::load(tokenizers / "tokenizer_3"));
-  const auto rows = [](std::size_t count) { return static_cast<std::int64_t>(count); };
-  return weights::Vocabularies{rows(clip_l.vocabulary_size()), rows(clip_g.vocabulary_size()),
-                               rows(t5.vocabulary_size())};
-}
-
-Status check_vocabularies(const weights::Vocabularies& tokens, const weights::ModelSizes& sizes) {
-  if (tokens.clip_l <= sizes.clip_l.vocabulary && tokens.clip_g <= sizes.clip_g.vocabulary &&
-      tokens.t5 <= sizes.t5.vocabulary) {
-    return {};
-  }
-  return invalid_argument("--tokenizers", fmt::format("have {}, {} and {} tokens, the embeddings {}, {} and {} rows",
-                                                      tokens.clip_l, tokens.clip_g, tokens.t5, sizes.clip_l.vocabulary,
-                                                      sizes.clip_g.vocabulary, sizes.t5.vocabulary));
-}
 
 /// The main file of a folder of files is called like the folder.
 std::string base_name_of(const std::string& out) {

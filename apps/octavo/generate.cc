@@ -244,6 +244,7 @@ void add_generate(CLI::App& app, int& exit_code) {
                        "Fraction of the steps before which it ends (default: 0.2)");
   add_image_flags(*generate, options->images, request);
   add_model_flags(*generate, options->model);
+  add_synthetic_flag(*generate, options->model);
   generate->add_option("-o,--out", options->out, "File to write, .png, .jpg or .webp; several pictures get -0, -1, ...")
       ->capture_default_str();
   generate->add_option("--quality", options->encoding.quality,

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/utf8.h"
+#include "synthetic_model.h"
 
 namespace octavo::app {
 
@@ -56,14 +57,22 @@ std::string name_of_model(const std::filesystem::path& model) {
 }
 
 Result<weights::ModelFiles> find_model_files(const ModelFlags& flags) {
-  OCTAVO_ASSIGN_OR_RETURN(weights::ModelFiles files, find_model(flags.model));
-  OCTAVO_ASSIGN_OR_RETURN(files.family, weights::parse_family(flags.family));
+  weights::ModelFiles files;
+  if (!flags.synthetic.empty()) {
+    if (!flags.model.empty()) return invalid_argument("--synthetic", "stands for --model: give one of them");
+    OCTAVO_ASSIGN_OR_RETURN(files, synthetic_files(flags.synthetic, flags.tokenizers));
+  } else {
+    OCTAVO_ASSIGN_OR_RETURN(files, find_model(flags.model));
+    files.tokenizers = flags.tokenizers;
+  }
+  if (flags.synthetic.empty() || !flags.family.empty()) {
+    OCTAVO_ASSIGN_OR_RETURN(files.family, weights::parse_family(flags.family));
+  }
   files.clip_l = flags.clip_l;
   files.clip_g = flags.clip_g;
   files.without_t5 = flags.t5 == "none";
   if (!files.without_t5) files.t5 = flags.t5;
   files.vae = flags.vae;
-  files.tokenizers = flags.tokenizers;
   return files;
 }
 
@@ -80,6 +89,12 @@ void add_model_flags(CLI::App& command, ModelFlags& flags) {
       "--family", flags.family,
       "auto, large, large-turbo or medium: Large and Large Turbo have the same shapes (default: auto, by "
       "shapes and name)");
+}
+
+void add_synthetic_flag(CLI::App& command, ModelFlags& flags) {
+  command.add_option("--synthetic", flags.synthetic,
+                     "large, large-turbo, medium or tiny instead of a model: random weights of that size, made up in "
+                     "memory with the embedded model's tokenizers; what it draws is noise, what it takes is not");
 }
 
 void add_precision_flag(CLI::App& command, std::string& precision) {

@@ -13,11 +13,14 @@ namespace octavo::app {
 
 /// What a person typed.
 struct ModelFlags {
-  std::string model, clip_l, clip_g, t5, vae, tokenizers, family;
+  std::string model, clip_l, clip_g, t5, vae, tokenizers, family, synthetic;
 };
 
 /// --model, --clip-l, --clip-g, --t5, --vae, --tokenizers, --family.
 void add_model_flags(CLI::App& command, ModelFlags& flags);
+
+/// --synthetic, for commands that may do without a file.
+void add_synthetic_flag(CLI::App& command, ModelFlags& flags);
 
 /// --precision, with --dtype as its older name; for pipeline::parse_load_options().
 void add_precision_flag(CLI::App& command, std::string& precision);

@@ -72,6 +72,7 @@ void add_serve(CLI::App& app, int& exit_code) {
   serve->add_option("--port", flags->server.port, "TCP port; 0 = any free one")->capture_default_str();
   serve->add_option("--address", flags->server.address, "Interface to listen on; 0.0.0.0 = all")->capture_default_str();
   add_model_flags(*serve, flags->model);
+  add_synthetic_flag(*serve, flags->model);
   add_precision_flag(*serve, flags->precision);
   add_compute_flags(*serve, flags->compute);
   serve->add_option("--queue-limit", flags->server.queue_limit, "Jobs that may wait; more are refused with 503")

@@ -197,7 +197,7 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
     spdlog::info("{}: {}", pipeline->capabilities_.model_name, words);
   }
   if (checkpoint.has_random_weights()) {
-    spdlog::warn("{} has random weights of `octavo checkpoint synth`: its pictures are noise",
+    spdlog::warn("{} has random weights: its pictures are noise",
                  pipeline->capabilities_.model_name);
   }
   if (!pipeline->model_.encoder_t5) {

@@ -5,6 +5,7 @@
 #include <cctype>
 
 #include "weights/layouts/part_config.h"
+#include "weights/synthesis/pooled_model.h"
 
 namespace octavo::weights {
 namespace fs = std::filesystem;
@@ -157,6 +158,16 @@ Status ModelCheckpoint::take_diffusers_folder(const ModelFiles& files) {
   return {};
 }
 
+Status ModelCheckpoint::take_synthetic(const ModelFiles& files) {
+  OCTAVO_ASSIGN_OR_RETURN(const auto made, make_pooled_model(files.model.string(), *files.synthetic, 0));
+  for (const PooledPart& part : made) {
+    if (from_flags_.contains(part.part) || (part.part == Part::kTextEncoder3 && files.without_t5)) continue;
+    OCTAVO_RETURN_IF_ERROR(take_part(
+        part.part, {.files = {part.file}, .shown = part.file->path(), .config = {}, .config_text = part.config}));
+  }
+  return {};
+}
+
 Status ModelCheckpoint::take_file(const fs::path& path, bool only_file) {
   OCTAVO_ASSIGN_OR_RETURN(const auto file, open_weights_file(path));
   std::vector<std::string> unknown;
@@ -255,7 +266,9 @@ Result<CheckpointPart> ModelCheckpoint::open_part(Part part) const {
   const Place& place = parts_.at(part);
   OCTAVO_ASSIGN_OR_RETURN(WeightStore store, open_store(part));
   boost::json::object config;
-  if (place.config.empty()) {
+  if (!place.config_text.empty()) {
+    config = boost::json::parse(place.config_text).as_object();  // our own
+  } else if (place.config.empty()) {
     OCTAVO_ASSIGN_OR_RETURN(config, config_from_shapes(part, store));
   } else {
     OCTAVO_ASSIGN_OR_RETURN(config, read_json_file(place.config));
@@ -381,7 +394,8 @@ Result<ModelCheckpoint> ModelCheckpoint::open(const ModelFiles& files) {
   ModelCheckpoint checkpoint;
   checkpoint.given_ = files;
   std::error_code error;
-  if (!fs::exists(files.model, error)) return not_found(files.model.string(), "no such file or folder");
+  if (!files.synthetic && !fs::exists(files.model, error))
+    return not_found(files.model.string(), "no such file or folder");
   if (files.without_t5 && !files.t5.empty()) return invalid_argument("--t5", "is both a file and none");
   const bool folder = fs::is_directory(files.model, error);
   checkpoint.name_ = folder ? last_name(files.model) : files.model.stem().string();
@@ -392,7 +406,10 @@ Result<ModelCheckpoint> ModelCheckpoint::open(const ModelFiles& files) {
     OCTAVO_RETURN_IF_ERROR(checkpoint.take_flag(part, *path));
     checkpoint.from_flags_.insert(part);
   }
-  if (folder && fs::exists(files.model / "model_index.json", error)) {
+  if (files.synthetic) {
+    checkpoint.name_ = files.model.string();
+    OCTAVO_RETURN_IF_ERROR(checkpoint.take_synthetic(files));
+  } else if (folder && fs::exists(files.model / "model_index.json", error)) {
     OCTAVO_RETURN_IF_ERROR(checkpoint.take_diffusers_folder(files));
   } else if (folder) {
     OCTAVO_RETURN_IF_ERROR(checkpoint.take_folder_of_files(files));

@@ -10,6 +10,7 @@
 #include "weights/checkpoint.h"
 #include "weights/identify.h"
 #include "weights/layouts/name_map.h"
+#include "weights/synthesis/family.h"
 
 namespace octavo::weights {
 
@@ -28,11 +29,13 @@ struct ModelFiles {
   // NOLINTNEXTLINE: implicit by design
   requires std::convertible_to<const Source&, std::filesystem::path> ModelFiles(const Source& path) : model(path) {}
 
-  std::filesystem::path model;                    // folder or file
+  std::filesystem::path model;                    // folder or file; with `synthetic` its name alone
   std::filesystem::path clip_l, clip_g, t5, vae;  // file, or folder of one part; empty = in `model`
   std::filesystem::path tokenizers;               // folder with tokenizer/, tokenizer_2/, tokenizer_3/
   bool without_t5 = false;                        // zeros stand for T5, as in diffusers
   Family family = Family::kUnknown;               // Large and Large Turbo have the same shapes
+  /// A model of these sizes is made up in memory instead of opened (synthesis/pooled_model.h); `tokenizers` is needed.
+  std::optional<ModelSizes> synthetic;
 };
 
 class ModelCheckpoint {
@@ -66,9 +69,11 @@ class ModelCheckpoint {
     Layout layout = Layout::kDiffusers;
     std::filesystem::path shown;   // what people call it: the file, or the part's folder
     std::filesystem::path config;  // config.json; empty = told from shapes
+    std::string config_text = {};  // config.json itself, where there is no file
   };
   ModelCheckpoint() = default;
   Status take_diffusers_folder(const ModelFiles& files);
+  Status take_synthetic(const ModelFiles& files);
   Status take_file(const std::filesystem::path& path, bool only_file);
   Status take_folder_of_files(const ModelFiles& files);
   Status take_flag(Part part, const std::filesystem::path& path);

@@ -298,8 +298,25 @@ Status SafetensorsFile::parse() {
   return {};
 }
 
+std::shared_ptr<const SafetensorsFile> SafetensorsFile::of_memory(
+    const std::string& name, std::shared_ptr<const std::byte> memory, std::size_t bytes,
+    std::map<std::string, TensorInfo, std::less<>> tensors, std::map<std::string, std::string, std::less<>> metadata) {
+  for (const auto& [tensor, info] : tensors) {
+    OCTAVO_CHECK(info.offset + info.byte_count <= bytes, "{} ends at byte {} of {}", tensor,
+                 info.offset + info.byte_count, bytes);
+  }
+  std::shared_ptr<SafetensorsFile> file(new SafetensorsFile);
+  file->path_ = name;
+  file->mapping_ = memory.get();
+  file->memory_ = std::move(memory);
+  file->size_ = bytes;
+  file->tensors_ = std::move(tensors);
+  file->metadata_ = std::move(metadata);
+  return file;
+}
+
 SafetensorsFile::~SafetensorsFile() {
-  if (mapping_ != nullptr) ::munmap(const_cast<std::byte*>(mapping_), size_);
+  if (mapping_ != nullptr && memory_ == nullptr) ::munmap(const_cast<std::byte*>(mapping_), size_);
 }
 
 std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& info) const {

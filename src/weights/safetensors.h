@@ -33,6 +33,12 @@ class SafetensorsFile {
   /// kNotFound when there is no such file; kDataCorruption with one line that says what the file is instead (cut
   /// short, an HTML page, a git-LFS pointer, a pickle) or which tensor breaks which rule.
   static Result<std::shared_ptr<const SafetensorsFile>> open(const std::filesystem::path& path);
+  /// Tensors that lie in memory instead, at their offsets from `memory`; they may share bytes. `name` stands for a path
+  /// in messages.
+  static std::shared_ptr<const SafetensorsFile> of_memory(const std::string& name,
+                                                          std::shared_ptr<const std::byte> memory, std::size_t bytes,
+                                                          std::map<std::string, TensorInfo, std::less<>> tensors,
+                                                          std::map<std::string, std::string, std::less<>> metadata);
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
@@ -54,6 +60,7 @@ class SafetensorsFile {
   SafetensorsFile() = default;
   Status parse();
   std::filesystem::path path_;
+  std::shared_ptr<const std::byte> memory_;  // instead of a file
   const std::byte* mapping_ = nullptr;
   std::size_t size_ = 0;
   std::size_t data_begin_ = 0;

@@ -38,8 +38,21 @@ class SyntheticSource final : public TensorSource {
  public:
   SyntheticSource(const ModelSizes& sizes, const SynthesisOptions& options);
   const std::vector<SourcePart>& parts() const override { return parts_; }
+  /// Any place counts, also behind the tensor's end: values go on as they began (but for position tables).
   Status read(std::size_t part, std::size_t tensor, std::int64_t begin, std::int64_t count, DType dtype,
               std::byte* out) const override;
+
+  /// How a tensor's values are drawn, outliers apart.
+  struct Spread {
+    float mean = 0.0f;
+    float deviation = 1.0f;
+    bool position_table = false;
+    auto operator<=>(const Spread&) const = default;
+  };
+  Spread spread(std::size_t part, std::size_t tensor) const {
+    const Recipe& recipe = recipes_[part][tensor];
+    return {recipe.mean, recipe.deviation, recipe.position_table};
+  }
 
  private:
   /// One row or column of a matrix (or element of a vector) that differs from its neighbours.
