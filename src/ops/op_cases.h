@@ -35,6 +35,7 @@ struct OpTiming {
   double flops = 0;
   double bytes = 0;
   double library_seconds = 0;  // of library_alone; 0 where there is none
+  double floor_seconds = 0;    // by the device's roofline; 0 where that is not known
   double gflops_per_second() const { return flops / seconds * 1e-9; }
   double gbytes_per_second() const { return bytes / seconds * 1e-9; }
 };
