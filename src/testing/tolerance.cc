@@ -21,6 +21,12 @@ const Tolerance kOpBf16Rounded{"op_bf16_rounded", 5e-3, 8e-2,
                                "as op_bf16_stored, and the attention weights are rounded to bf16 once before their "
                                "product with v, which adds an independent error of the same size"};
 
+const Tolerance kOpFloat8Product{
+    "op_float8_product", 3e-3, 8e-2,
+    "Hopper's tensor cores keep some 14 bits of a running sum of products of 8-bit floats; measured on an H100: 1e-4 "
+    "of "
+    "the norm at K = 128, 1e-3 at 2432, 2.3e-3 at 9728, where the codes themselves err by 3e-2"};
+
 const Tolerance kForwardF32{"forward_f32", 1e-4, 1e-2,
                             "op errors of 1e-5 add up as random walks over some ten blocks; the project's bound for a "
                             "forward"};
@@ -45,8 +51,9 @@ const PictureTolerance kPictureF32{
     "more"};
 
 std::span<const Tolerance> all_tolerances() {
-  static const std::array<Tolerance, 8> table{kExact,      kOpF32,       kOpBf16Stored,     kOpBf16Rounded,
-                                              kForwardF32, kForwardBf16, kForwardQuantized, kTrajectoryF32};
+  static const std::array<Tolerance, 9> table{kExact,           kOpF32,      kOpBf16Stored, kOpBf16Rounded,
+                                              kOpFloat8Product, kForwardF32, kForwardBf16,  kForwardQuantized,
+                                              kTrajectoryF32};
   return table;
 }
 

@@ -24,6 +24,8 @@ extern const Tolerance kOpF32;
 extern const Tolerance kOpBf16Stored;
 /// One op that also rounds intermediates to bf16 (attention's weights before the product with v).
 extern const Tolerance kOpBf16Rounded;
+/// A product of 8-bit floats on tensor cores.
+extern const Tolerance kOpFloat8Product;
 /// An encoder, the VAE or one MMDiT forward in f32 against PyTorch's f32.
 extern const Tolerance kForwardF32;
 /// The same in bf16 arithmetic against f32.

@@ -146,7 +146,8 @@ void plan_epilogue(const CudaProduct& product, int architecture, Plan& plan) {
   if (epilogue.activation != Activation::kNone && !(epilogue.activation == Activation::kGeluTanh && bf16_out)) return;
   bool certain = bf16_out || plan.x_type == DType::kF32;
   if (epilogue.residual.defined()) {
-    if (epilogue.activation != Activation::kNone || !rows_are_aligned(epilogue.residual)) return;
+    // cuBLASLt rounds a product to bf16 before it adds what is bf16.
+    if (bf16_out || epilogue.activation != Activation::kNone || !rows_are_aligned(epilogue.residual)) return;
   }
   if (epilogue.bias.defined()) {
     if (address(epilogue.bias.data()) % 16 != 0) return;
@@ -159,7 +160,6 @@ void plan_epilogue(const CudaProduct& product, int architecture, Plan& plan) {
   if (floats) {
     if (product.x.grain == ScaleGrain::kTensor && product.one_weight_scale) {
       plan.scaling = LtScaling::kScalars;
-      if (epilogue.residual.defined() && architecture != 90) certain = false;
     } else if (architecture == 90 && product.weight.grain == ScaleGrain::kRow) {
       plan.scaling = LtScaling::kVectors;
       plan.fills_row_scales =
@@ -167,6 +167,8 @@ void plan_epilogue(const CudaProduct& product, int architecture, Plan& plan) {
     } else {
       return;
     }
+    constexpr std::int64_t kSurelyServed = 1024;  // cuBLASLt 13.1 has nothing for 333 rows of K = 9728
+    certain = certain && plan.rows > kSurelyServed;
   }
   plan.direct = true;
   plan.certain = certain;

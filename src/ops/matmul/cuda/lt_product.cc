@@ -121,6 +121,14 @@ std::string words_of(const LtShape& s) {
       s.rows, s.inner, s.x_type, s.width, s.inner, s.weight_type, s.out_type, s.bias_type, s.scaling, s.gelu, s.adds);
 }
 
+/// Whether cuBLASLt says that it can run this shape so.
+bool agrees(CudaDevice& gpu, Description& d, const cublasLtMatmulAlgo_t& algorithm) {
+  cublasLtMatmulHeuristicResult_t result{};
+  return cublasLtMatmulAlgoCheck(gpu.lt(), &d.operation, &d.weight, &d.x, &d.addend, &d.out, &algorithm, &result) ==
+             CUBLAS_STATUS_SUCCESS &&
+         result.workspaceSize <= kLtWorkspaceBytes;
+}
+
 std::vector<cublasLtMatmulAlgo_t> candidates(CudaDevice& gpu, const LtShape& shape, Description& d) {
   cublasLtMatmulPreferenceOpaque_t preference{};
   check(cublasLtMatmulPreferenceInit(&preference), "cublasLtMatmulPreferenceInit");
@@ -143,6 +151,24 @@ std::vector<cublasLtMatmulAlgo_t> candidates(CudaDevice& gpu, const LtShape& sha
   for (int i = 0; i < count; ++i) {
     if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS) {
       found.push_back(results[static_cast<std::size_t>(i)].algo);
+    }
+  }
+  return found;
+}
+
+/// What the library offers. For some row counts it offers nothing though those of others run: these are checked then.
+std::vector<cublasLtMatmulAlgo_t> all_candidates(CudaDevice& gpu, const LtShape& shape, const LtOperands& operands,
+                                                 Description& d) {
+  std::vector<cublasLtMatmulAlgo_t> found = candidates(gpu, shape, d);
+  for (const std::int64_t rows : {2 * shape.rows, 4 * shape.rows, shape.rows / 2, std::int64_t{1024}}) {
+    if (!found.empty()) break;
+    if (rows == 0) continue;
+    LtShape other = shape;
+    other.rows = rows;
+    Description other_d;
+    describe(other, operands, other_d);
+    for (const cublasLtMatmulAlgo_t& algorithm : candidates(gpu, other, other_d)) {
+      if (agrees(gpu, d, algorithm)) found.push_back(algorithm);
     }
   }
   return found;
@@ -272,15 +298,12 @@ std::filesystem::path file_of(const CudaDevice& gpu, std::string identity) {
   return gpu.cache_folder() / (identity + ".choices");
 }
 
-/// The algorithm of a choice when cuBLASLt agrees that it can run this shape.
+/// The algorithm of a stored choice, if it is one.
 std::optional<cublasLtMatmulAlgo_t> agreed(CudaDevice& gpu, Description& d, const std::string& choice) {
   cublasLtMatmulAlgo_t algorithm{};
   if (choice.size() != sizeof algorithm) return std::nullopt;
   std::memcpy(&algorithm, choice.data(), sizeof algorithm);
-  cublasLtMatmulHeuristicResult_t result{};
-  const cublasStatus_t status =
-      cublasLtMatmulAlgoCheck(gpu.lt(), &d.operation, &d.weight, &d.x, &d.addend, &d.out, &algorithm, &result);
-  if (status != CUBLAS_STATUS_SUCCESS || result.workspaceSize > kLtWorkspaceBytes) return std::nullopt;
+  if (!agrees(gpu, d, algorithm)) return std::nullopt;
   return algorithm;
 }
 
@@ -314,7 +337,7 @@ std::optional<cublasLtMatmulAlgo_t> choose(const device::ExecutionContext& conte
       choices.erase(stored);
     }
   }
-  const std::vector<cublasLtMatmulAlgo_t> found = candidates(gpu, shape, d);
+  const std::vector<cublasLtMatmulAlgo_t> found = all_candidates(gpu, shape, operands, d);
   std::optional<cublasLtMatmulAlgo_t> algorithm;
   bool measured = false;
   if (!found.empty()) {
@@ -343,14 +366,13 @@ std::optional<cublasLtMatmulAlgo_t> choose(const device::ExecutionContext& conte
 
 }  // namespace
 
-std::int32_t common_alignment(std::initializer_list<std::int64_t> values) {
-  std::uint64_t bits = 16;
-  for (const std::int64_t value : values) bits |= static_cast<std::uint64_t>(value);
-  return std::int32_t{1} << std::countr_zero(bits);
-}
-
-bool run_lt_product(const device::ExecutionContext& context, const LtShape& shape, const LtOperands& operands,
+bool run_lt_product(const device::ExecutionContext& context, LtShape shape, const LtOperands& operands,
                     void* workspace) {
+  std::uintptr_t addresses = 256;  // more is not asked for
+  for (const void* pointer : {operands.weight, operands.x, operands.addend, static_cast<const void*>(operands.out)}) {
+    addresses |= reinterpret_cast<std::uintptr_t>(pointer);
+  }
+  shape.alignment = std::int32_t{1} << std::countr_zero(addresses);
   Description d;
   describe(shape, operands, d);
   const auto algorithm = choose(context, shape, operands, d, workspace);

@@ -25,7 +25,7 @@ struct LtShape {
   std::int32_t scaling = 0;                                // of 8-bit floats: LtScaling
   std::int32_t gelu = 0;                                   // 1: tanh GELU of the sum and bias
   std::int32_t adds = 0;                                   // 1: an addend of out's type is added
-  std::int32_t alignment = 16;                             // bytes, of every pointer and row
+  std::int32_t alignment = 0;                              // of every pointer, filled in by run_lt_product
   std::int32_t batch = 1;                                  // groups of rows that share the weight
   std::int64_t width = 0, rows = 0, inner = 0;             // rows of one group
   std::int64_t weight_stride = 0, x_stride = 0, addend_stride = 0, out_stride = 0;  // between rows, in elements
@@ -52,11 +52,8 @@ struct LtOperands {
 
 inline constexpr std::size_t kLtWorkspaceBytes = std::size_t{32} << 20;
 
-/// The largest of 16, 8, 4, 2, 1 that divides all of these addresses and byte strides.
-std::int32_t common_alignment(std::initializer_list<std::int64_t> values);
-
 /// Enqueues out = epilogue(x * weight^T); false, having done nothing, when cuBLASLt has no algorithm for the shape.
-bool run_lt_product(const device::ExecutionContext& context, const LtShape& shape, const LtOperands& operands,
+bool run_lt_product(const device::ExecutionContext& context, LtShape shape, const LtOperands& operands,
                     void* workspace);
 
 }  // namespace octavo::ops
