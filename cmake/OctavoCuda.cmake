@@ -36,6 +36,20 @@ if(NOT OCTAVO_CUDA STREQUAL "OFF" AND OCTAVO_CUDA_ROOT AND OCTAVO_CUDNN_ROOT)
   message(STATUS "CUDA backend: ${CMAKE_CUDA_COMPILER_VERSION} for ${OCTAVO_CUDA_ARCHITECTURES}, ${OCTAVO_CUDNN_LIBRARY}")
 endif()
 
+# An executable that opens the backend: it exports its symbols, and has all of the folders whose code the backend calls,
+# used by the executable or not.
+function(octavo_opens_cuda_backend target)
+  set_target_properties(${target} PROPERTIES ENABLE_EXPORTS ON RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
+  if(OCTAVO_HAVE_CUDA)
+    set(whole "")
+    foreach(folder IN ITEMS base tensor device ops)
+      list(APPEND whole "$<TARGET_FILE:octavo_${folder}>")
+    endforeach()
+    target_link_libraries(${target} PRIVATE -Wl,--whole-archive ${whole} -Wl,--no-whole-archive)
+    add_dependencies(${target} octavo_base octavo_tensor octavo_device octavo_ops octavo_cuda)
+  endif()
+endfunction()
+
 # Called once, after every folder of src/ has its library.
 function(octavo_cuda_backend)
   file(GLOB_RECURSE all CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/*.cc" "${CMAKE_SOURCE_DIR}/src/*.cu")
@@ -62,19 +76,12 @@ function(octavo_cuda_backend)
   set_target_properties(octavo_cuda PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}" CUDA_RUNTIME_LIBRARY None
     BUILD_RPATH "${cublas_folder};${cudnn_folder}")
-  if(TARGET octavo)
-    add_dependencies(octavo octavo_cuda)
-  endif()
 
   if(OCTAVO_TESTS AND tests)
     add_executable(octavo_cuda_test ${tests})
-    set_target_properties(octavo_cuda_test PROPERTIES ENABLE_EXPORTS ON RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
-    # Whole: the backend's rows look for every op's table in the executable, whether a test names it or not.
-    set_target_properties(octavo_cuda_test PROPERTIES LINK_LIBRARY_OVERRIDE_octavo_ops WHOLE_ARCHIVE
-                                                      LINK_LIBRARY_OVERRIDE_octavo_base WHOLE_ARCHIVE)
+    octavo_opens_cuda_backend(octavo_cuda_test)
     target_link_libraries(octavo_cuda_test PRIVATE octavo_pipeline octavo_testing GTest::gmock GTest::gtest_main)
     target_compile_definitions(octavo_cuda_test PRIVATE OCTAVO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-    add_dependencies(octavo_cuda_test octavo_cuda)
     add_test(NAME cuda COMMAND octavo_cuda_test)
     set_tests_properties(cuda PROPERTIES LABELS cuda ENVIRONMENT "${OCTAVO_TEST_ENVIRONMENT}")
   endif()
