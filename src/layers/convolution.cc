@@ -10,7 +10,7 @@ Convolution Convolution::load(LoadContext& load, const std::string& prefix, std:
   layer.out_channels_ = out_channels;
   layer.kernel_ = kernel;
   const TensorView plain = load.weights.require(prefix + ".weight", Shape{out_channels, in_channels, kernel, kernel});
-  layer.bias_ = load_f32(load, prefix + ".bias", Shape{out_channels});
+  layer.bias_ = load_bias(load, prefix + ".bias", Shape{out_channels});
   if (plain.defined()) {
     auto packed = ops::pack_conv_weight(load.device, plain, load.precision.activations, upsamples);
     if (packed.ok()) {

@@ -83,14 +83,19 @@ void fill_with_noise(cudaStream_t stream, void* data, std::size_t bytes) {
 
 using Plan = std::shared_ptr<const CudnnPlan>;
 
+struct Choice {
+  Plan plan;
+  bool timed = false;
+};
+
 /// The fastest of `plans`, the first (cuDNN's favourite) when there is no memory to time them in.
-Plan fastest(CudaDevice& device, const CudnnGraph& graph, const std::vector<Plan>& plans) {
-  if (plans.size() == 1) return plans.front();
+Choice fastest(CudaDevice& device, const CudnnGraph& graph, const std::vector<Plan>& plans) {
+  if (plans.size() == 1) return {plans.front(), true};
   std::size_t tensor_bytes = 0, workspace_bytes = 0;
   for (const CudnnGraph::Bound& bound : graph.bound()) tensor_bytes += align(bound.bytes);
   for (const Plan& plan : plans) workspace_bytes = std::max(workspace_bytes, plan->workspace_bytes());
   const TimingMemory memory(tensor_bytes + workspace_bytes);
-  if (memory.data() == nullptr) return plans.front();
+  if (memory.data() == nullptr) return {plans.front(), false};
   CudaStream owned_stream;
   const cudaStream_t stream = owned_stream.handle();
   fill_with_noise(stream, memory.data(), tensor_bytes);
@@ -117,26 +122,29 @@ Plan fastest(CudaDevice& device, const CudnnGraph& graph, const std::vector<Plan
       if (round > 0) best[i] = std::min(best[i], time);
     }
   }
-  return plans[static_cast<std::size_t>(std::min_element(best.begin(), best.end()) - best.begin())];
+  return {plans[static_cast<std::size_t>(std::min_element(best.begin(), best.end()) - best.begin())], true};
 }
 
-Plan choose(CudaDevice& device, const std::string& key, const CudnnGraph& graph, CudnnDemands demands) {
+Choice choose(CudaDevice& device, const std::string& key, const CudnnGraph& graph, CudnnDemands demands) {
   const CudnnTarget target(device.cudnn());
   auto configs = graph.configs(target);
   OCTAVO_CHECK(configs.ok(), "{}: {}", key, configs.status().to_string());
-  // cuDNN's list begins with what it expects to be fast; a plan may take half a second to compile.
-  constexpr std::size_t kMostPlans = 12;
+  // cuDNN's list begins with what it expects to be fast.
+  constexpr int kMostReady = 10, kMostCompiled = 4;
+  int ready = 0, compiled = 0;
   std::vector<Plan> plans;
   std::string refusal = "no config";
   for (const CudnnConfig& config : *configs) {
     if (!config.deterministic || (demands.exact_products && !config.exact_products)) continue;
+    int& count = config.compiled ? compiled : ready;
+    if (count == (config.compiled ? kMostCompiled : kMostReady)) continue;
     auto plan = CudnnPlan::build(target, config);
     if (plan.ok()) {
       plans.push_back(std::move(*plan));
+      ++count;
     } else {
       refusal = plan.status().to_string();
     }
-    if (plans.size() == kMostPlans) break;
   }
   OCTAVO_CHECK(!plans.empty(), "{}: cuDNN {} has no plan for it: {}", key, cudnnGetVersion(), refusal);
   return fastest(device, graph, plans);
@@ -206,8 +214,9 @@ std::shared_ptr<const CudnnPlan> choose_plan(CudaDevice& device, const std::stri
   if (plan == nullptr) {
     plan = stored(device, key);
     if (plan == nullptr) {
-      plan = choose(device, key, describe(), demands);
-      store(device, key, *plan);
+      const Choice choice = choose(device, key, describe(), demands);
+      plan = choice.plan;
+      if (choice.timed) store(device, key, *plan);
     }
   }
   return plan;

@@ -44,6 +44,13 @@ void read_notes(const CudnnDescriptor& engine, CudnnConfig& config) {
         break;
     }
   }
+  std::array<cudnnBackendBehaviorNote_t, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT> behaviours{};
+  require(cudnnBackendGetAttribute(engine.get(), CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
+                                   static_cast<std::int64_t>(behaviours.size()), &count, behaviours.data()),
+          "notes of an engine");
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (behaviours[static_cast<std::size_t>(i)] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) config.compiled = true;
+  }
 }
 
 std::size_t size_of(cudnnDataType_t type) {

@@ -62,7 +62,7 @@ void conv2d(ExecutionContext& context, const Conv2dArgs& args) {
   require_contiguous(op, "out", args.out);
   if (args.bias.defined()) {
     require_shape(op, "bias", args.bias, Shape{weight.dim(0)});
-    require_dtype(op, "bias", args.bias, {DType::kF32});
+    require_dtype(op, "bias", args.bias, {DType::kF32, DType::kBF16});
   }
   if (args.residual.defined()) {
     require_shape(op, "residual", args.residual, args.out.shape());

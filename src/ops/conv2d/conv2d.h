@@ -14,7 +14,7 @@ struct ConvWeight {
 struct Conv2dArgs {
   TensorView x;         // [B, height, width, Cin] f32 | bf16, contiguous
   ConvWeight weight;    // kernel 1x1 or 3x3
-  TensorView bias;      // [Cout] f32
+  TensorView bias;      // [Cout] f32 | bf16
   TensorView residual;  // as out, f32 | bf16, added last, or undefined; may be out
   int stride = 1;
   int pad_before = 1;  // top and left

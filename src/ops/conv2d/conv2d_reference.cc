@@ -29,7 +29,7 @@ void conv2d_reference(ExecutionContext&, const Conv2dArgs& args, void*) {
       for (std::int64_t x = 0; x < args.out.dim(2); ++x) {
         const Row out(args.out, {b, y, x});
         for (std::int64_t n = 0; n < args.out.dim(3); ++n) {
-          double sum = args.bias.defined() ? args.bias.f32()[n] : 0.0;
+          double sum = args.bias.defined() ? Row(args.bias, {})[n] : 0.0;
           for (std::int64_t ky = 0; ky < kernel; ++ky) {
             for (std::int64_t kx = 0; kx < kernel; ++kx) {
               const std::int64_t in_y = y * args.stride + ky - rows.pad_before;

@@ -14,6 +14,7 @@
 #include "ops/conv2d/conv2d.h"
 #include "ops/conv2d/cuda/conv2d_graph.h"
 #include "ops/conv2d/cuda/conv2d_kernels.h"
+#include "ops/conv2d/cuda/conv2d_narrow.h"
 #include "ops/cuda/cuda_rows.h"
 
 namespace octavo::ops {
@@ -23,6 +24,9 @@ using device::cuda::check;
 using device::cuda::CudaDevice;
 using device::cuda::CudnnPlan;
 
+// Off until it is known which of cuDNN's kernels obey the strides of a spread output: some write its rows one below
+// another.
+constexpr bool kUpsampleByPhases = false;
 constexpr std::int64_t kVector = 8;  // channels that cuDNN's kernels read at once
 
 std::int64_t whole_vectors(std::int64_t channels) { return (channels + kVector - 1) / kVector * kVector; }
@@ -86,6 +90,7 @@ ConvPlan whole_plan(const Conv2dArgs& args) {
   } else {
     problem.out = args.out.dtype();
     problem.bias = args.bias.defined();
+    problem.bias_dtype = args.bias.dtype();
     problem.residual = args.residual.defined();
   }
   return plan;
@@ -112,6 +117,7 @@ PhasePlan phase_plan(const Conv2dArgs& args, int phase_y, int phase_x) {
   problem.x = args.x.dtype();
   problem.out = args.out.dtype();
   problem.bias = args.bias.defined();
+  problem.bias_dtype = args.bias.dtype();
   problem.residual = args.residual.defined();
   problem.spread = true;
   problem.columns = {1 - phase_x, phase_x};
@@ -149,14 +155,14 @@ std::size_t scratch_bytes(const Conv2dArgs& args, const DeviceTraits&) {
   return plan.arranged_bytes + plan.sum_bytes + plan_for(device, plan.problem)->workspace_bytes();
 }
 
-/// x, weight, then what there is of bias and residual, then out.
+/// x, weight, then what there is of residual and bias, then out.
 void enqueue(ExecutionContext& context, const ConvProblem& problem, void* x, void* weight, void* bias, void* residual,
              void* out, void* workspace) {
   CudaDevice& device = device::cuda::device_of(context);
   std::array<void*, 5> pointers{x, weight};
   std::size_t count = 2;
-  if (problem.bias) pointers[count++] = bias;
   if (problem.residual) pointers[count++] = residual;
+  if (problem.bias) pointers[count++] = bias;
   pointers[count++] = out;
   check(cudnnSetStream(device.cudnn(), device::cuda::stream_of(context)), "cudnnSetStream");
   plan_for(device, problem)->run(device.cudnn(), std::span(pointers.data(), count), workspace);
@@ -208,6 +214,16 @@ void run(ExecutionContext& context, const Conv2dArgs& args, void* scratch) {
   if (plan.finished) finish_conv(context, out, args.bias, args.residual, args.out);
 }
 
+bool supports_narrow(const Conv2dArgs& args, const DeviceTraits&) {
+  const DeviceConvWeight* weight = packed_weight(args);
+  return weight != nullptr && weight->taps() != nullptr && args.weight.packed_for == args.x.dtype() &&
+         conv2d_narrow_fits(args);
+}
+
+void run_narrow(ExecutionContext& context, const Conv2dArgs& args, void*) {
+  conv2d_narrow(context, args, packed_weight(args)->taps());
+}
+
 Result<ConvWeight> pack(device::Device& device, const TensorView& plain, DType activation_dtype, bool upsamples) {
   const std::unique_ptr<device::Stream> stream = device.create_stream();
   TensorView source = plain;
@@ -222,7 +238,7 @@ Result<ConvWeight> pack(device::Device& device, const TensorView& plain, DType a
   const Shape shape{whole_vectors(plain.dim(0)), kernel, kernel, whole_vectors(plain.dim(1))};
   device::Buffer taps, phases;
   const bool whole = shape[0] == plain.dim(0) && shape[3] == plain.dim(1);
-  if (upsamples && whole && kernel == 3 && activation_dtype == DType::kBF16) {
+  if (kUpsampleByPhases && upsamples && whole && kernel == 3 && activation_dtype == DType::kBF16) {
     const Shape phases_shape{4, plain.dim(0), 2, 2, plain.dim(1)};
     OCTAVO_ASSIGN_OR_RETURN(
         phases, device.allocate(static_cast<std::size_t>(phases_shape.element_count()) * dtype_size(activation_dtype)));
@@ -244,6 +260,7 @@ Result<ConvWeight> pack(device::Device& device, const TensorView& plain, DType a
 
 void add_conv2d_cuda_rows() {
   static const KernelRow<Conv2dArgs> rows[] = {
+      {.name = "narrow", .device = DeviceKind::kCuda, .supports = supports_narrow, .run = run_narrow},
       {.name = "cudnn", .device = DeviceKind::kCuda, .supports = supports, .scratch_bytes = scratch_bytes, .run = run}};
   conv2d_table().add_rows(rows);
   set_conv_packer(pack);

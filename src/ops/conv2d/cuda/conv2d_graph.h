@@ -8,7 +8,7 @@
 
 namespace octavo::ops {
 
-/// Channels last throughout. Tensors in the order of binding: x, weight, then bias and residual if there are any, out.
+/// Channels last throughout. Tensors in the order of binding: x, weight, then residual and bias if there are any, out.
 struct ConvProblem {
   std::int64_t batch = 1, height = 1, width = 1;  // of x
   std::int64_t in_channels = 8, out_channels = 8;
@@ -17,7 +17,8 @@ struct ConvProblem {
   device::cuda::CudnnGraph::Padding rows, columns;
   DType x = DType::kBF16;    // and weight's
   DType out = DType::kBF16;  // and residual's
-  bool bias = false;         // [Cout] f32
+  bool bias = false;         // [Cout]
+  DType bias_dtype = DType::kBF16;
   bool residual = false;
   /// Every second pixel of a picture twice as high and as wide is written: one phase of an upsampling.
   bool spread = false;

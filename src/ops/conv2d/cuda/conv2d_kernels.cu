@@ -39,14 +39,14 @@ __global__ void arrange(const Unit* from, Unit* to, std::int64_t count, int heig
   }
 }
 
-template <typename Out>
-__global__ void finish(const float* sums, const float* bias, const Out* residual, Out* out, std::int64_t count,
+template <typename Bias, typename Out>
+__global__ void finish(const float* sums, const Bias* bias, const Out* residual, Out* out, std::int64_t count,
                        int channels, int sum_channels) {
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += stride) {
     const int c = static_cast<int>(i % channels);
     float value = sums[i / channels * sum_channels + c];
-    if (bias != nullptr) value += bias[c];
+    if (bias != nullptr) value += widen(bias[c]);
     if (residual != nullptr) value += widen(residual[i]);
     store(out + i, value);
   }
@@ -137,17 +137,11 @@ void finish_conv(device::ExecutionContext& context, const TensorView& sums, cons
                  const TensorView& residual, const TensorView& out) {
   const std::int64_t count = out.element_count();
   const int channels = static_cast<int>(out.dim(3)), sum_channels = static_cast<int>(sums.dim(3));
-  const auto launch = [&](auto* to) {
-    using Out = std::remove_pointer_t<decltype(to)>;
-    finish<Out><<<blocks_for(count), kThreads, 0, launch_stream(context)>>>(
-        static_cast<const float*>(sums.data()), static_cast<const float*>(bias.data()),
-        static_cast<const Out*>(residual.data()), to, count, channels, sum_channels);
-  };
-  if (out.dtype() == DType::kBF16) {
-    launch(static_cast<__nv_bfloat16*>(out.data()));
-  } else {
-    launch(static_cast<float*>(out.data()));
-  }
+  for_types(bias, out, [&](const auto* addend, auto* to) {
+    finish<<<blocks_for(count), kThreads, 0, launch_stream(context)>>>(static_cast<const float*>(sums.data()), addend,
+                                                                       static_cast<decltype(to)>(residual.data()), to,
+                                                                       count, channels, sum_channels);
+  });
   check_launch("finish_conv");
 }
 

@@ -3,6 +3,7 @@
 #include "ops/cuda/gpu_op_test.h"
 #include "ops/group_norm/group_norm.h"
 #include "ops/group_norm/group_norm_bands.h"
+#include "ops/op_profile.h"
 
 namespace octavo::ops {
 namespace {
@@ -103,6 +104,36 @@ TEST(GroupNormCuda, bands_give_the_bits_of_the_whole_picture_and_a_picture_those
         EXPECT_TRUE(same_bits(out.download(), both.download().view().slice(0, 1, 1)))
             << dtype_name(dtype) << " " << height << "x" << width << "x" << channels;
       }
+    }
+  }
+}
+
+// By hand (--gtest_also_run_disabled_tests): the three steps at the decoder's sizes for 1024x1024.
+TEST(GroupNormCuda, DISABLED_seconds) {
+  OCTAVO_REQUIRE_GPU();
+  GpuContext gpu;
+  for (const auto& [side, channels] : {std::pair{128, 512}, {256, 512}, {512, 256}, {1024, 128}, {1024, 256}}) {
+    const std::int64_t pixels = side * side;
+    const GpuTensor weight(gpu, TestTensor::random(DType::kF32, Shape{channels}, 2)),
+        coefficients(gpu, TestTensor(DType::kF32, Shape{2, channels})),
+        statistics(gpu, TestTensor(DType::kF32, Shape{group_norm_blocks(pixels), 2, channels}));
+    const Shape shape{1, side, side, channels};
+    const auto bytes = static_cast<std::size_t>(2 * shape.element_count());
+    device::Buffer x_memory = gpu.device().allocate(bytes).value(), out_memory = gpu.device().allocate(bytes).value();
+    const TensorView x(x_memory.data(), DType::kBF16, shape), out(out_memory.data(), DType::kBF16, shape);
+    OpProfile profile;
+    for (int round = 0; round < 12; ++round) {
+      if (round == 2) gpu.get().set_op_observer(&profile);
+      group_norm_measure(gpu.get(), {.x = x, .statistics = statistics});
+      group_norm_join(gpu.get(),
+                      {.statistics = statistics, .pixels = pixels, .weight = weight, .coefficients = coefficients});
+      group_norm_apply(gpu.get(), {.x = x, .coefficients = coefficients, .bias = weight, .silu = true, .out = out});
+    }
+    gpu.get().set_op_observer(nullptr);
+    for (const auto& row : profile.rows()) {
+      const double each = row.seconds / row.calls;
+      std::printf("%4d x %4d x %3d %-20s %7.1f us, x is read at %5.0f GB/s\n", side, side, channels, row.op.c_str(),
+                  each * 1e6, static_cast<double>(bytes) / each * 1e-9);
     }
   }
 }

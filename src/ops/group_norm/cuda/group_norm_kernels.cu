@@ -63,12 +63,14 @@ __device__ void add_lanes(float (&sums)[kWidth], float* shared) {
 
 /// Blocks: (channels / (8 vectors), pixels / kBlockPixels, batch).
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     measure(const T* x, float* statistics, int pixels, int channels, std::int64_t statistics_stride) {
   static_assert(kVectors == 8, "the lanes of a warp are added by two shuffles");
   __shared__ float shared[kWarps * kVectors * kWidth];
   const int channel = (blockIdx.x * kVectors + threadIdx.x % kVectors) * kWidth;
-  const int first = blockIdx.y * static_cast<int>(kBlockPixels);
+  // From the end on, which the kernel before has written last and the cache may still hold; apply begins at the front.
+  const int block = static_cast<int>(gridDim.y - 1 - blockIdx.y);
+  const int first = block * static_cast<int>(kBlockPixels);
   const int count = min(static_cast<int>(kBlockPixels), pixels - first);
   const bool inside = channel < channels;
   const T* from = x + (static_cast<std::int64_t>(blockIdx.z) * pixels + first) * channels + channel;
@@ -102,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   add_lanes(squares, shared);
   if (threadIdx.x < kVectors && inside) {
-    float* to = statistics + blockIdx.z * statistics_stride + static_cast<std::int64_t>(blockIdx.y) * 2 * channels;
+    float* to = statistics + blockIdx.z * statistics_stride + static_cast<std::int64_t>(block) * 2 * channels;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
       to[channel + i] = means[i];
@@ -261,7 +263,7 @@ void launch_apply(ExecutionContext& context, const TensorView& x, const TensorVi
     // Whole turns of blocks whose threads are a multiple of a pixel's vectors.
     std::int64_t unit = per_pixel;
     while (unit % 2 == 0 && unit * kThreads / 2 % per_pixel == 0) unit /= 2;
-    constexpr std::int64_t kBlocksEach = 8;  // of a multiprocessor
+    constexpr std::int64_t kBlocksEach = 24;  // of a multiprocessor: several turns, so that the last costs little
     const std::int64_t enough = (vectors + kThreads - 1) / kThreads;
     const std::int64_t wanted = device::cuda::multiprocessors_of(context) * kBlocksEach;
     const std::int64_t blocks = ((enough < wanted ? enough : wanted) + unit - 1) / unit * unit;
