@@ -43,6 +43,7 @@ Result<weights::ModelFiles> synthetic_files(const std::string& family, const std
   files.synthetic = *sizes;
   if (family != "tiny") {
     OCTAVO_ASSIGN_OR_RETURN(files.family, weights::parse_family(family));
+    files.t5_length = 512;  // as the released models' tokenizer
   }
   return files;
 }

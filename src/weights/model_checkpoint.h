@@ -36,6 +36,7 @@ struct ModelFiles {
   Family family = Family::kUnknown;               // Large and Large Turbo have the same shapes
   /// A model of these sizes is made up in memory instead of opened (synthesis/pooled_model.h); `tokenizers` is needed.
   std::optional<ModelSizes> synthetic;
+  int t5_length = 0;  // T5 tokens at most, where the tokenizers are another model's; 0 = as the tokenizer says
 };
 
 class ModelCheckpoint {
@@ -53,6 +54,9 @@ class ModelCheckpoint {
   /// scheduler/scheduler_config.json of a diffusers folder; nothing for other layouts, which have the model's own
   /// shift.
   Result<std::optional<boost::json::object>> scheduler_config() const;
+
+  /// 0, or what the files' flags say instead of the tokenizer.
+  int t5_length() const { return given_.t5_length; }
 
   const std::string& name() const { return name_; }  // the folder's, or the file's without its ending
   Family family() const { return family_; }

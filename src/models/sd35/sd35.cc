@@ -152,6 +152,7 @@ Result<Sd35> Sd35::load(device::Device& device, const ModelCheckpoint& checkpoin
       std::clamp(limits.default_size / limits.size_multiple * limits.size_multiple, limits.min_size, limits.max_size);
   limits.max_clip_skip = std::min(encoder_l.config().layers, encoder_g.config().layers);
   limits.max_t5_length = tokenizer_t5 ? tokenizer_t5->model_max_length() : kDiffusersT5Length;
+  if (checkpoint.t5_length() > 0) limits.max_t5_length = checkpoint.t5_length();
   limits.default_t5_length = std::min(kDiffusersT5Length, limits.max_t5_length);
   return Sd35{std::move(tokenizer_l),  std::move(tokenizer_g),
               std::move(tokenizer_t5), std::move(encoder_l),
