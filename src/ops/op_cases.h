@@ -1,4 +1,5 @@
-// The ops at the shapes of octavo-tiny (256x256, guidance: two rows), for `octavo bench`: what each kernel row costs.
+// The ops at the shapes of a model (guidance: two rows), for `octavo bench`: what each kernel row costs. On the CPU the
+// model is octavo-tiny at 256x256; on a GPU it is Stable Diffusion 3.5 Large at 1024x1024 where an op's time counts.
 //
 // An op joins with a function in its own folder (x_cases.cc) and one line in op_cases.cc.
 #pragma once
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "ops/kernel_table.h"
+#include "ops/op_profile.h"
 
 namespace octavo::ops {
 
@@ -19,6 +21,7 @@ struct OpCase {
   std::string shape;  // "512x576x192 bf16": names the case within its op
   double flops = 0;   // multiplications and additions by the op's definition, whatever a kernel does
   double bytes = 0;   // inputs and outputs once, weights as stored
+  OpCost cost;        // what floors are counted from
   /// The op with its arguments, by the row that the context chooses.
   std::function<void(ExecutionContext& context)> run;
   /// Whether a row supports the arguments here.
@@ -31,7 +34,9 @@ struct OpTiming {
   std::string op;
   std::string row;
   std::string shape;
-  double seconds = 0;  // best of the repeats: what the machine can do undisturbed
+  /// CPU: best of the repeats, what the machine can do undisturbed. GPU: median over replays of a captured graph of
+  /// repeats, or of repeats in a stream for a row that cannot be captured.
+  double seconds = 0;
   double flops = 0;
   double bytes = 0;
   double library_seconds = 0;  // of library_alone; 0 where there is none
@@ -50,15 +55,20 @@ struct TimeOpsOptions {
 /// Every row that this machine supports, of every case; allocates its own tensors. From any one thread.
 Result<std::vector<OpTiming>> time_ops(device::Device& device, const TimeOpsOptions& options);
 
-/// Tensors of a case: random or zero, owned by the case's closures through the shared pointer.
+/// Tensors of a case on its device, owned by the case's closures through the shared pointer. They throw std::bad_alloc
+/// when memory is short (a bench, not a service).
 class CaseTensors {
  public:
   explicit CaseTensors(device::Device& device) : device_(device) {}
-  /// Normal values; throws std::bad_alloc when memory is short (a bench, not a service).
+  /// Normal values, also as codes of e4m3 (a spread of 100 fills them); large tensors repeat some of them. Integers are
+  /// zeros.
   TensorView random(DType dtype, const Shape& shape, float spread = 1.0f);
-  TensorView zeros(DType dtype, const Shape& shape);
+  TensorView constant(DType dtype, const Shape& shape, float value);
+  TensorView zeros(DType dtype, const Shape& shape) { return constant(dtype, shape, 0.0f); }
 
  private:
+  /// Filled with copies of `values` in that dtype, one after another.
+  TensorView filled(DType dtype, const Shape& shape, const std::vector<float>& values);
   device::Device& device_;
   std::vector<device::Buffer> buffers_;
   unsigned seed_ = 1;
@@ -73,6 +83,7 @@ OpCase make_case(const KernelTable<Args>& table, void (*op)(ExecutionContext&, c
   result.shape = std::move(shape);
   result.flops = flops;
   result.bytes = bytes;
+  result.cost = cost_of(device::AnyArgs(args));
   result.run = [op, args, tensors = std::move(tensors)](ExecutionContext& context) { op(context, args); };
   result.supports = [&table, args, traits](std::string_view name) {
     for (const auto& row : table.rows()) {
@@ -83,7 +94,9 @@ OpCase make_case(const KernelTable<Args>& table, void (*op)(ExecutionContext&, c
   return result;
 }
 
-/// The dtypes worth timing here: f32, and bf16 where the processor multiplies it.
+/// Whether cases have the shapes of a full-size model here: on a GPU.
+bool full_size(const DeviceTraits& traits);
+/// The dtypes worth timing here: f32, and bf16 where the processor multiplies it; bf16 alone on a GPU.
 std::vector<DType> case_dtypes(const DeviceTraits& traits);
 
 using CaseList = Result<std::vector<OpCase>>;

@@ -1,4 +1,6 @@
 // The attentions of octavo-tiny: joint, image queries alone (last block), encoders, the autoencoder's one head.
+#include <span>
+
 #include "ops/attention/attention.h"
 #include "ops/op_cases.h"
 
@@ -18,12 +20,20 @@ constexpr AttentionShape kShapes[] = {
     {"autoencoder", 1, 1, 1024, 1024, 96},
 };
 
+/// Of Large at 1024x1024 with 333 text tokens.
+constexpr AttentionShape kFullSize[] = {
+    {"joint", 2, 38, 4429, 4429, 64},         {"joint, image queries", 2, 38, 4096, 4429, 64},
+    {"clip", 1, 20, 77, 77, 64, false, true}, {"t5", 1, 64, 256, 256, 64, true, false},
+    {"autoencoder", 1, 1, 16384, 16384, 512},
+};
+
 }  // namespace
 
 CaseList attention_cases(device::Device& device) {
   std::vector<OpCase> cases;
   for (const DType dtype : case_dtypes(device.traits())) {
-    for (const AttentionShape& shape : kShapes) {
+    for (const AttentionShape& shape :
+         full_size(device.traits()) ? std::span<const AttentionShape>(kFullSize) : kShapes) {
       auto tensors = std::make_shared<CaseTensors>(device);
       AttentionArgs args;
       args.q = tensors->random(dtype, Shape{shape.batch, shape.heads, shape.queries, shape.width});

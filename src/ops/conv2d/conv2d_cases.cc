@@ -1,4 +1,6 @@
-// The convolutions of octavo-tiny's decoder at 256x256.
+// The convolutions of octavo-tiny's decoder at 256x256; on a GPU those of the released one at 1024x1024.
+#include <span>
+
 #include "ops/conv2d/conv2d.h"
 #include "ops/op_cases.h"
 
@@ -21,12 +23,23 @@ constexpr ConvShape kShapes[] = {
     {256, 32, 3, 3},
 };
 
+/// Of the released autoencoder at 1024x1024.
+constexpr ConvShape kFullSize[] = {
+    {128, 16, 512, 3},        {128, 512, 512, 3, false, true},
+    {128, 512, 512, 3, true}, {256, 512, 512, 3, false, true},
+    {256, 512, 512, 3, true}, {512, 512, 256, 3},
+    {512, 512, 256, 1},       {512, 256, 256, 3, false, true},
+    {512, 256, 256, 3, true}, {1024, 256, 128, 3},
+    {1024, 256, 128, 1},      {1024, 128, 128, 3, false, true},
+    {1024, 128, 3, 3},
+};
+
 }  // namespace
 
 CaseList conv2d_cases(device::Device& device) {
   std::vector<OpCase> cases;
   for (const DType dtype : case_dtypes(device.traits())) {
-    for (const ConvShape& shape : kShapes) {
+    for (const ConvShape& shape : full_size(device.traits()) ? std::span<const ConvShape>(kFullSize) : kShapes) {
       auto tensors = std::make_shared<CaseTensors>(device);
       const std::int64_t out_side = shape.upsample ? 2 * shape.side : shape.side;
       Conv2dArgs args;

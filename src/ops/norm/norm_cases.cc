@@ -12,9 +12,49 @@ constexpr std::int64_t kHeadWidth = 64;
 constexpr std::int64_t kWidth = kHeads * kHeadWidth;
 constexpr double kElements = static_cast<double>(kBatch * kTokens * kWidth);
 
+/// Large at 1024x1024, as a GPU computes it: streams in bf16, norms that write bf16 or a product's codes.
+CaseList full_size_cases(device::Device& device) {
+  std::vector<OpCase> cases;
+  const DeviceTraits& traits = device.traits();
+  constexpr std::int64_t kLargeHeads = 38, kLargeWidth = kLargeHeads * kHeadWidth;
+  for (const std::int64_t tokens : {4096, 333}) {
+    const auto tensors = std::make_shared<CaseTensors>(device);
+    const Shape shape{kBatch, tokens, kLargeWidth}, heads{kBatch, kLargeHeads, tokens, kHeadWidth};
+    const auto elements = static_cast<double>(shape.element_count());
+    const TensorView x = tensors->random(DType::kBF16, shape), y = tensors->random(DType::kBF16, shape);
+    const TensorView row = tensors->random(DType::kF32, {kBatch, kLargeWidth});
+    const TensorView gate = tensors->zeros(DType::kF32, {kBatch, kLargeWidth});  // x stays as it is
+    const TensorView head_vector = tensors->random(DType::kF32, {kHeadWidth});
+    const TensorView scale = tensors->zeros(DType::kF32, {kBatch * tokens});
+    for (const DType dtype : {DType::kBF16, DType::kE4M3}) {
+      const TensorView out = tensors->zeros(dtype, shape);
+      const TensorView dequant = dtype == DType::kE4M3 ? scale : TensorView();
+      const std::string name = fmt::format("2x{}x2432 bf16 to {}", tokens, dtype_name(dtype));
+      const auto size = static_cast<double>(dtype_size(dtype));
+      cases.push_back(make_case(layer_norm_table(), layer_norm, traits, tensors,
+                                {.x = x, .shift = row, .scale = row, .out = out, .out_dequant_scale = dequant}, name,
+                                9 * elements, (2 + size) * elements));
+      cases.push_back(make_case(
+          gate_residual_norm_table(), gate_residual_norm, traits, tensors,
+          {.x = x, .y = y, .gate = gate, .shift = row, .scale = row, .out = out, .out_dequant_scale = dequant}, name,
+          11 * elements, (6 + size) * elements));
+    }
+    cases.push_back(make_case(qkv_split_norm_table(), qkv_split_norm, traits, tensors,
+                              {.qkv = tensors->random(DType::kBF16, {kBatch, tokens, 3 * kLargeWidth}),
+                               .q_weight = head_vector,
+                               .k_weight = head_vector,
+                               .q = tensors->zeros(DType::kBF16, heads),
+                               .k = tensors->zeros(DType::kBF16, heads),
+                               .v = tensors->zeros(DType::kBF16, heads)},
+                              fmt::format("2x{}x38x64 bf16", tokens), 8 * elements, 12 * elements));
+  }
+  return cases;
+}
+
 }  // namespace
 
 CaseList norm_cases(device::Device& device) {
+  if (full_size(device.traits())) return full_size_cases(device);
   std::vector<OpCase> cases;
   const DeviceTraits& traits = device.traits();
   const auto tensors = std::make_shared<CaseTensors>(device);
