@@ -130,16 +130,10 @@ TEST_P(CudnnSupport, convolutions_of_whole_pictures) {
 
 TEST_P(CudnnSupport, upsampling_by_phases) {
   for (const Level& level : kLevels) {
-    for (const int y : {0, 1}) {
-      for (const int x : {0, 1}) {
-        for (const bool halo : {false, true}) {
-          ConvProblem problem = convolution(level.side, level.channels, level.channels, 2);
-          problem.rows = {halo ? 0 : 1 - y, halo ? 0 : y};
-          problem.columns = {1 - x, x};
-          problem.spread = true;
-          expect_convolution(problem);
-        }
-      }
+    for (const auto& [before, after] : {std::pair{1, 1}, {1, 0}, {0, 0}, {0, 1}}) {
+      ConvProblem problem = convolution(level.side, level.channels, 4 * level.channels, 2);
+      problem.rows = {before, after};
+      expect_convolution(problem);
     }
   }
 }

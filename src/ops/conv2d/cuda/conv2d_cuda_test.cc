@@ -66,12 +66,14 @@ void check(const Case& c) {
   if (c.bias) args.bias = gpu_bias;
   const auto rows = gpu.rows_for(conv2d_table(), args);
   EXPECT_FALSE(rows.empty()) << c.name();
+  // Summed taps are rounded to bf16 once more.
+  const auto& tolerance = c.packed_to_upsample && c.x == DType::kBF16 ? testing::kOpBf16Rounded : op_tolerance(c.out);
   for (const std::string_view row : rows) {
     const GpuTensor out(gpu, c.residual_is_out ? residual : TestTensor(c.out, out_shape));
     if (c.residual) args.residual = c.residual_is_out ? out.view() : gpu_residual.view();
     args.out = out;
     conv2d(gpu.with_row("conv2d", row), args);
-    EXPECT_TRUE(expect_close(out.download(), expected, op_tolerance(c.out))) << row << " " << c.name();
+    EXPECT_TRUE(expect_close(out.download(), expected, tolerance)) << row << " " << c.name();
   }
 }
 
@@ -109,6 +111,7 @@ TEST(Conv2dCuda, equals_reference_with_upsample) {
                .out_channels = 48,
                .upsample = true,
                .packed_to_upsample = phases,
+               .residual = side == 13,
                .x = x,
                .out = x});
       }

@@ -3,9 +3,12 @@
 // Mapping: one graph a convolution: the product over taps and channels on tensor cores, then bias and residual in its
 //   epilogue; which of cuDNN's kernels runs is chosen by timing (device/cuda/cudnn_choice.h). Channels that are not
 //   whole vectors of 8 (3 colours) are padded with zeros on their way in, or dropped on their way out.
-// Upsampling: four 2x2 convolutions on the small picture, each of which writes every second row and column of the large
-//   one: 4 taps for 9, and the doubled picture is never in memory. In f32 the picture is doubled instead: the summed
-//   taps would round otherwise than the sums of products do.
+// Upsampling: the 3x3 kernel on the doubled picture is one of four 2x2 kernels on the small one, by the row and column
+// of
+//   the pixel: 4 taps for 9, and the doubled input is never in memory. One convolution gives the channels of all four,
+//   a pass brings them to their pixels. (Some of cuDNN's kernels with a bias take strides that would write them there
+//   at once, and ignore them.) In f32 the picture is doubled instead: summed taps round otherwise than sums of
+//   products.
 // FLOPs 2 B height' width' Cout Cin kh kw. docs/performance.md has the decoder's table.
 #include <utility>
 
@@ -24,9 +27,6 @@ using device::cuda::check;
 using device::cuda::CudaDevice;
 using device::cuda::CudnnPlan;
 
-// Off until it is known which of cuDNN's kernels obey the strides of a spread output: some write its rows one below
-// another.
-constexpr bool kUpsampleByPhases = false;
 constexpr std::int64_t kVector = 8;  // channels that cuDNN's kernels read at once
 
 std::int64_t whole_vectors(std::int64_t channels) { return (channels + kVector - 1) / kVector * kVector; }
@@ -98,44 +98,40 @@ ConvPlan whole_plan(const Conv2dArgs& args) {
 
 bool by_phases(const Conv2dArgs& args) { return args.upsample && packed_weight(args)->phases() != nullptr; }
 
-/// One phase of an upsampling: rows of x from `first_row` on.
-struct PhasePlan {
+/// The channels of all phases, [B, height + 1, width + 1, 4 Cout]: at (y, x) for the four pixels around its corner.
+ConvProblem phases_problem(const Conv2dArgs& args) {
   ConvProblem problem;
-  std::int64_t first_row = 0;
-};
-
-PhasePlan phase_plan(const Conv2dArgs& args, int phase_y, int phase_x) {
-  const std::int64_t above = args.halo_above ? 1 : 0, below = args.halo_below ? 1 : 0;
-  const std::int64_t own_rows = args.x.dim(1) - above - below;
-  PhasePlan plan;
-  ConvProblem& problem = plan.problem;
   problem.batch = args.x.dim(0);
+  problem.height = args.x.dim(1);
   problem.width = args.x.dim(2);
   problem.in_channels = args.x.dim(3);
-  problem.out_channels = args.out.dim(3);
+  problem.out_channels = 4 * args.out.dim(3);
   problem.kernel = 2;
-  problem.x = args.x.dtype();
-  problem.out = args.out.dtype();
+  problem.rows = {args.halo_above ? 0 : 1, args.halo_below ? 0 : 1};
+  problem.columns = {1, 1};
+  problem.x = problem.out = args.x.dtype();
   problem.bias = args.bias.defined();
   problem.bias_dtype = args.bias.dtype();
-  problem.residual = args.residual.defined();
-  problem.spread = true;
-  problem.columns = {1 - phase_x, phase_x};
-  // The phase reads its own row and the one before (phase 0) or behind it (phase 1): a halo, or padding.
-  if (phase_y == 0) {
-    problem.height = own_rows + above;
-    problem.rows = {1 - above, 0};
-  } else {
-    plan.first_row = above;
-    problem.height = own_rows + below;
-    problem.rows = {0, 1 - below};
-  }
-  return plan;
+  return problem;
+}
+
+Shape phases_shape(const ConvProblem& problem) {
+  return {problem.batch, problem.out_height(), problem.out_width(), problem.out_channels};
+}
+
+std::size_t phases_bytes(const ConvProblem& problem) {
+  return aligned(static_cast<std::size_t>(phases_shape(problem).element_count()) * dtype_size(problem.out));
+}
+
+/// Of the bias, once for every phase.
+std::size_t repeated_bytes(const ConvProblem& problem) {
+  return problem.bias ? aligned(static_cast<std::size_t>(problem.out_channels) * dtype_size(problem.bias_dtype)) : 0;
 }
 
 bool supports(const Conv2dArgs& args, const DeviceTraits&) {
   const DeviceConvWeight* weight = packed_weight(args);
-  if (weight == nullptr || (weight->taps() == nullptr && !args.upsample)) return false;
+  if (weight == nullptr) return false;
+  if (weight->taps() == nullptr && (!args.upsample || args.out.dtype() != args.x.dtype())) return false;
   return args.weight.packed_for == args.x.dtype() &&
          (args.x.dtype() == DType::kBF16 || args.out.dtype() == DType::kF32);
 }
@@ -143,13 +139,8 @@ bool supports(const Conv2dArgs& args, const DeviceTraits&) {
 std::size_t scratch_bytes(const Conv2dArgs& args, const DeviceTraits&) {
   CudaDevice& device = CudaDevice::of_process();
   if (by_phases(args)) {
-    std::size_t bytes = 0;
-    for (const int y : {0, 1}) {
-      for (const int x : {0, 1}) {
-        bytes = std::max(bytes, plan_for(device, phase_plan(args, y, x).problem)->workspace_bytes());
-      }
-    }
-    return bytes;
+    const ConvProblem problem = phases_problem(args);
+    return phases_bytes(problem) + repeated_bytes(problem) + plan_for(device, problem)->workspace_bytes();
   }
   const ConvPlan plan = whole_plan(args);
   return plan.arranged_bytes + plan.sum_bytes + plan_for(device, plan.problem)->workspace_bytes();
@@ -172,20 +163,19 @@ void* offset(const TensorView& view, std::int64_t elements) {
   return static_cast<std::byte*>(view.data()) + elements * static_cast<std::int64_t>(dtype_size(view.dtype()));
 }
 
-void run_phases(ExecutionContext& context, const Conv2dArgs& args, void* workspace) {
-  const std::int64_t phase_elements = args.out.dim(3) * 4 * args.x.dim(3);
-  const std::size_t phase_bytes = static_cast<std::size_t>(phase_elements) * dtype_size(args.x.dtype());
-  for (const int y : {0, 1}) {
-    for (const int x : {0, 1}) {
-      const PhasePlan plan = phase_plan(args, y, x);
-      const std::int64_t at = (y * args.out.dim(2) + x) * args.out.dim(3);
-      enqueue(
-          context, plan.problem, offset(args.x, plan.first_row * args.x.dim(2) * args.x.dim(3)),
-          static_cast<std::byte*>(packed_weight(args)->phases()) + static_cast<std::size_t>(2 * y + x) * phase_bytes,
-          args.bias.data(), args.residual.defined() ? offset(args.residual, at) : nullptr, offset(args.out, at),
-          workspace);
-    }
+void run_phases(ExecutionContext& context, const Conv2dArgs& args, void* scratch) {
+  const ConvProblem problem = phases_problem(args);
+  auto* next = static_cast<std::byte*>(scratch);
+  const auto take = [&next](std::size_t bytes) { return std::exchange(next, next + bytes); };
+  const TensorView phases(take(phases_bytes(problem)), problem.out, phases_shape(problem));
+  void* bias = nullptr;
+  if (problem.bias) {
+    const TensorView repeated(take(repeated_bytes(problem)), problem.bias_dtype, Shape{4, args.bias.dim(0)});
+    repeat_bias(context, args.bias, repeated);
+    bias = repeated.data();
   }
+  enqueue(context, problem, args.x.data(), packed_weight(args)->phases(), bias, nullptr, phases.data(), next);
+  join_phases(context, phases, args.residual, args.out);
 }
 
 void run(ExecutionContext& context, const Conv2dArgs& args, void* scratch) {
@@ -238,7 +228,7 @@ Result<ConvWeight> pack(device::Device& device, const TensorView& plain, DType a
   const Shape shape{whole_vectors(plain.dim(0)), kernel, kernel, whole_vectors(plain.dim(1))};
   device::Buffer taps, phases;
   const bool whole = shape[0] == plain.dim(0) && shape[3] == plain.dim(1);
-  if (kUpsampleByPhases && upsamples && whole && kernel == 3 && activation_dtype == DType::kBF16) {
+  if (upsamples && whole && kernel == 3 && activation_dtype == DType::kBF16) {
     const Shape phases_shape{4, plain.dim(0), 2, 2, plain.dim(1)};
     OCTAVO_ASSIGN_OR_RETURN(
         phases, device.allocate(static_cast<std::size_t>(phases_shape.element_count()) * dtype_size(activation_dtype)));

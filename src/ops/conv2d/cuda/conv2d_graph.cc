@@ -17,10 +17,10 @@ CudnnGraph::Extents channels_last(const CudnnGraph::Extents& extents) {
 }  // namespace
 
 std::string ConvProblem::key() const {
-  return fmt::format("conv2d {}x{}x{} {}->{} kernel {} stride {} pad {},{},{},{} {}->{}{}{}{}", batch, height, width,
+  return fmt::format("conv2d {}x{}x{} {}->{} kernel {} stride {} pad {},{},{},{} {}->{}{}{}", batch, height, width,
                      in_channels, out_channels, kernel, stride, rows.before, rows.after, columns.before, columns.after,
                      dtype_name(x), dtype_name(out), bias ? fmt::format(" bias {}", dtype_name(bias_dtype)) : "",
-                     residual ? " residual" : "", spread ? " spread" : "");
+                     residual ? " residual" : "");
 }
 
 CudnnGraph ConvProblem::graph() const {
@@ -29,11 +29,7 @@ CudnnGraph ConvProblem::graph() const {
   const CudnnGraph::Extents weight_extents{out_channels, in_channels, kernel, kernel};
   const CudnnGraph::Extents out_extents{batch, out_channels, out_height(), out_width()};
   const CudnnGraph::Extents bias_extents{1, out_channels, 1, 1};
-  CudnnGraph::Extents out_strides = channels_last(out_extents);
-  if (spread) {
-    const std::int64_t pixel = out_channels, row = 2 * out_width() * pixel;
-    out_strides = {2 * out_height() * row, 1, 2 * row, 2 * pixel};
-  }
+  const CudnnGraph::Extents out_strides = channels_last(out_extents);
   const auto x_tensor = graph.tensor(cudnn_type(x), x_extents, channels_last(x_extents));
   const auto weight_tensor = graph.tensor(cudnn_type(x), weight_extents, channels_last(weight_extents));
   CudnnGraph::Tensor addends[2] = {};

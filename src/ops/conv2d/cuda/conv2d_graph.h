@@ -20,8 +20,6 @@ struct ConvProblem {
   bool bias = false;         // [Cout]
   DType bias_dtype = DType::kBF16;
   bool residual = false;
-  /// Every second pixel of a picture twice as high and as wide is written: one phase of an upsampling.
-  bool spread = false;
 
   std::int64_t out_height() const { return (height + rows.before + rows.after - kernel) / stride + 1; }
   std::int64_t out_width() const { return (width + columns.before + columns.after - kernel) / stride + 1; }

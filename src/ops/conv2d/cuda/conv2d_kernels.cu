@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "device/cuda/cuda_launch.h"
 #include "ops/conv2d/cuda/conv2d_kernels.h"
 
@@ -50,6 +52,41 @@ __global__ void finish(const float* sums, const Bias* bias, const Out* residual,
     if (residual != nullptr) value += widen(residual[i]);
     store(out + i, value);
   }
+}
+
+/// 8 bf16 of neighbouring channels.
+struct alignas(16) Channels {
+  __nv_bfloat162 pairs[4];
+};
+
+/// Blocks: (enough for a row of out, rows of out of all pictures).
+__global__ void join(const Channels* phases, const Channels* residual, Channels* out, int height, int width,
+                     int vectors) {
+  const int row = static_cast<int>(blockIdx.y % (2 * height)), picture = static_cast<int>(blockIdx.y / (2 * height));
+  const int phase_y = row % 2;
+  const std::int64_t from_row = static_cast<std::int64_t>(picture) * (height + 1) + row / 2 + phase_y;
+  const std::int64_t to = static_cast<std::int64_t>(blockIdx.y) * 2 * width * vectors;
+  for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < 2 * width * vectors;
+       i += static_cast<int>(gridDim.x) * kThreads) {
+    const int vector = i % vectors, column = i / vectors, phase_x = column % 2;
+    const std::int64_t pixel = from_row * (width + 1) + column / 2 + phase_x;
+    Channels value = phases[(pixel * 4 + 2 * phase_y + phase_x) * vectors + vector];
+    if (residual != nullptr) {
+      const Channels addend = residual[to + i];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const float2 a = __bfloat1622float2(value.pairs[k]), b = __bfloat1622float2(addend.pairs[k]);
+        value.pairs[k] = __floats2bfloat162_rn(a.x + b.x, a.y + b.y);
+      }
+    }
+    out[to + i] = value;
+  }
+}
+
+template <typename T>
+__global__ void repeat(const T* bias, T* to, int channels) {
+  const int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  if (i < 4 * channels) to[i] = bias[i % channels];
 }
 
 template <typename From, typename To>
@@ -143,6 +180,30 @@ void finish_conv(device::ExecutionContext& context, const TensorView& sums, cons
                                                                        count, channels, sum_channels);
   });
   check_launch("finish_conv");
+}
+
+void join_phases(device::ExecutionContext& context, const TensorView& phases, const TensorView& residual,
+                 const TensorView& out) {
+  const int height = static_cast<int>(out.dim(1) / 2), width = static_cast<int>(out.dim(2) / 2);
+  const int vectors = static_cast<int>(out.dim(3) / 8);
+  constexpr int kEach = 4;  // vectors of a thread
+  const dim3 grid(blocks_for((2 * width * vectors + kEach - 1) / kEach),
+                  static_cast<unsigned>(out.dim(0) * out.dim(1)));
+  join<<<grid, kThreads, 0, launch_stream(context)>>>(static_cast<const Channels*>(phases.data()),
+                                                      static_cast<const Channels*>(residual.data()),
+                                                      static_cast<Channels*>(out.data()), height, width, vectors);
+  check_launch("join_phases");
+}
+
+void repeat_bias(device::ExecutionContext& context, const TensorView& bias, const TensorView& to) {
+  const int channels = static_cast<int>(bias.dim(0));
+  for_types(bias, to, [&](const auto* from, auto* target) {
+    if constexpr (std::is_same_v<std::remove_const_t<std::remove_pointer_t<decltype(from)>>,
+                                 std::remove_pointer_t<decltype(target)>>) {
+      repeat<<<blocks_for(4 * channels), kThreads, 0, launch_stream(context)>>>(from, target, channels);
+    }
+  });
+  check_launch("repeat_bias");
 }
 
 void pack_conv(void* stream, const TensorView& from, const TensorView& to) {

@@ -15,6 +15,14 @@ void arrange_for_conv(device::ExecutionContext& context, const TensorView& from,
 void finish_conv(device::ExecutionContext& context, const TensorView& sums, const TensorView& bias,
                  const TensorView& residual, const TensorView& out);
 
+/// out [B, 2 H, 2 W, C] from phases [B, H + 1, W + 1, 4 C] of its type: pixel (2y + py, 2x + px) is phase 2 py + px at
+/// (y + py, x + px); plus residual if there is one, which may be out. C a multiple of 8.
+void join_phases(device::ExecutionContext& context, const TensorView& phases, const TensorView& residual,
+                 const TensorView& out);
+
+/// to [4, C], four times bias [C], of one dtype.
+void repeat_bias(device::ExecutionContext& context, const TensorView& bias, const TensorView& to);
+
 /// to [Cout', kernel, kernel, Cin'] f32 | bf16 from [Cout, Cin, kernel, kernel] f32 | f16 | bf16, both on the device;
 /// added channels zero.
 void pack_conv(void* stream, const TensorView& from, const TensorView& to);
