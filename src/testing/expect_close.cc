@@ -7,6 +7,8 @@
 #include <cstring>
 #include <limits>
 
+#include "tensor/float8.h"
+
 namespace octavo::testing {
 namespace {
 
@@ -18,6 +20,10 @@ double element(const TensorView& view, std::int64_t offset) {
       return to_float(static_cast<const Float16*>(view.data())[offset]);
     case DType::kBF16:
       return to_float(static_cast<const BFloat16*>(view.data())[offset]);
+    case DType::kE4M3:
+      return to_float(static_cast<const Float8E4M3*>(view.data())[offset]);
+    case DType::kE5M2:
+      return to_float(static_cast<const Float8E5M2*>(view.data())[offset]);
     case DType::kI8:
       return static_cast<const std::int8_t*>(view.data())[offset];
     case DType::kI32:

@@ -100,7 +100,8 @@ struct Mmdit::Step {
   TensorView image, text;
   TensorView image_in, text_in, own_in;  // memory of modulated inputs of products; own_in of dual blocks
   TensorView image_update, text_update;
-  TensorView q, k, v;  // [R, H, N + T, head]
+  ops::AttentionOperands operands;
+  TensorView q, k, v;  // [R, H, N + T, head], as `operands` says
   TensorView attended;
   TensorView image_wide, text_wide;  // qkv [.., 3D] and the feed-forward's hidden [.., 4D], one after the other
 
@@ -125,9 +126,11 @@ struct Mmdit::Step {
     if (!c.dual_layers.empty()) own_in = arena.take(dtype, Shape{R, N, D});
     image_update = arena.take(dtype, Shape{R, N, D});
     text_update = arena.take(dtype, Shape{R, T, D});
-    q = arena.take(dtype, Shape{R, H, S, head});
-    k = arena.take(dtype, Shape{R, H, S, head});
-    v = arena.take(dtype, Shape{R, H, S, head});
+    operands =
+        ops::plan_attention_operands(context, dtype, head, 1.0f / std::sqrt(static_cast<float>(head)), c.qk_norm);
+    q = arena.take(operands.q, Shape{R, H, S, head});
+    k = arena.take(operands.k, Shape{R, H, S, head});
+    v = arena.take(operands.v, Shape{R, H, S, head});
     attended = arena.take(dtype, Shape{R, S, D});
     if (lanes_part()) {
       image_wide = arena.take(dtype, Shape{R * N * 4 * D});
@@ -227,6 +230,8 @@ struct Mmdit::Step {
                                        .q_weight = with_q ? attention.q_norm.view : TensorView(),
                                        .k_weight = attention.k_norm.view,
                                        .eps = kNormEps,
+                                       .q_factor = operands.q_factor,
+                                       .k_factor = operands.k_factor,
                                        .q = with_q ? q.slice(2, lane.offset, lane.tokens) : TensorView(),
                                        .k = k.slice(2, lane.offset, lane.tokens),
                                        .v = v.slice(2, lane.offset, lane.tokens)});
@@ -236,7 +241,7 @@ struct Mmdit::Step {
     ops::attention(context, {.q = q.slice(2, 0, queries),
                              .k = k.slice(2, 0, keys),
                              .v = v.slice(2, 0, keys),
-                             .score_factor = 1.0f / std::sqrt(static_cast<float>(model.config_.head_width)),
+                             .score_factor = operands.score_factor,
                              .out = attended.slice(1, 0, queries)});
   }
   /// From what attention gave to the end of the block: out projection, residual, feed-forward, residual, and the norm

@@ -1,5 +1,7 @@
 #include "ops/attention/attention.h"
 
+#include <numbers>
+
 #include "ops/attention/attention_kernels.h"
 #include "ops/attention/attention_plan.h"
 #include "ops/require.h"
@@ -24,7 +26,8 @@ bool attention_flash_supports(const AttentionArgs& args, const DeviceTraits& tra
   const std::int64_t width = args.q.dim(3);
   // The products read bf16 q and k as pairs: rows must begin on a whole pair.
   const bool whole_pairs = args.q.dtype() == DType::kF32 || (args.q.stride(2) % 2 == 0 && args.k.stride(2) % 2 == 0);
-  return traits.has_avx2 && width % 16 == 0 && width <= kMaxHeadWidth && whole_pairs;
+  const bool plain = args.q.dtype() == DType::kF32 || args.q.dtype() == DType::kBF16;
+  return plain && traits.has_avx2 && width % 16 == 0 && width <= kMaxHeadWidth && whole_pairs;
 }
 
 std::size_t attention_flash_scratch_bytes(const AttentionArgs& args, const DeviceTraits& traits) {
@@ -41,10 +44,28 @@ KernelTable<AttentionArgs>& attention_table() {
   return table;
 }
 
+AttentionOperands plan_attention_operands(const ExecutionContext& context, DType activation, std::int64_t head_width,
+                                          float score_factor, bool normed) {
+  const DeviceTraits& traits = context.traits();
+  const std::string_view forced = context.kernel_override("attention");
+  if ((forced.empty() || forced == kHopperAttentionRow) && traits.kind == DeviceKind::kCuda &&
+      traits.compute_capability == 90 && head_width == 64 && normed && activation == DType::kBF16) {
+    // f16 has three bits more than bf16, and the range that normed q and k need. With log2(e) inside q, scores are
+    // exponents of two.
+    const float q_factor = score_factor * std::numbers::log2e_v<float>;
+    return {.q = DType::kF16,
+            .k = DType::kF16,
+            .v = DType::kF16,
+            .q_factor = q_factor,
+            .score_factor = std::numbers::ln2_v<float>};
+  }
+  return {.q = activation, .k = activation, .v = activation, .score_factor = score_factor};
+}
+
 void attention(ExecutionContext& context, const AttentionArgs& args) {
   constexpr std::string_view op = "attention";
   require_rank(op, "q", args.q, 4);
-  require_dtype(op, "q", args.q, {DType::kF32, DType::kBF16});
+  require_dtype(op, "q", args.q, {DType::kF32, DType::kBF16, DType::kF16, DType::kE4M3});
   const std::int64_t batch = args.q.dim(0);
   const std::int64_t heads = args.q.dim(1);
   const std::int64_t width = args.q.dim(3);
@@ -52,7 +73,7 @@ void attention(ExecutionContext& context, const AttentionArgs& args) {
   require_shape(op, "k", args.k, Shape{batch, heads, args.k.dim(2), width});
   require_dtype(op, "k", args.k, {args.q.dtype()});
   require_shape(op, "v", args.v, args.k.shape());
-  require_dtype(op, "v", args.v, {args.q.dtype()});
+  require_dtype(op, "v", args.v, {args.q.dtype() == DType::kE4M3 ? DType::kF16 : args.q.dtype()});
   OCTAVO_CHECK(args.k.dim(2) > 0 && width > 0, "op attention: no keys in k {}", args.k.shape().to_string());
   if (args.bias.defined()) {
     require_shape(op, "bias", args.bias, Shape{heads, args.q.dim(2), args.k.dim(2)});

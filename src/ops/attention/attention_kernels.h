@@ -5,6 +5,9 @@
 
 namespace octavo::ops {
 
+/// The CUDA row that plan_attention_operands() plans for.
+inline constexpr std::string_view kHopperAttentionRow = "hopper";
+
 void attention_reference(ExecutionContext& context, const AttentionArgs& args, void* scratch);
 
 bool attention_flash_supports(const AttentionArgs& args, const DeviceTraits& traits);

@@ -120,6 +120,43 @@ TEST(Attention, weights_are_exponentials_to_a_few_units) {
   EXPECT_LT(worst, 5e-7);
 }
 
+TEST(Attention, operands_of_a_plain_device_are_those_of_the_activations) {
+  TestContext context;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const AttentionOperands operands = plan_attention_operands(context.get(), dtype, 64, 0.125f, true);
+    EXPECT_EQ(operands.q, dtype);
+    EXPECT_EQ(operands.k, dtype);
+    EXPECT_EQ(operands.v, dtype);
+    EXPECT_EQ(operands.q_factor * operands.k_factor, 1.0f);
+    EXPECT_EQ(operands.score_factor, 0.125f);
+  }
+}
+
+TEST(Attention, reference_reads_f16_and_codes_as_the_numbers_they_are) {
+  TestContext context(1);
+  for (const DType dtype : {DType::kF16, DType::kE4M3}) {
+    const TestTensor q = TestTensor::random(dtype, Shape{2, 2, 5, 64}, 1);
+    const TestTensor k = TestTensor::random(dtype, Shape{2, 2, 9, 64}, 2);
+    const TestTensor v = TestTensor::random(DType::kF16, Shape{2, 2, 9, 64}, 3);
+    const auto run = [&](const TestTensor& a, const TestTensor& b, const TestTensor& c) {
+      TestTensor out(DType::kF32, Shape{2, 5, 128});
+      attention(context.with_row("attention", "reference"),
+                {.q = a, .k = b, .v = c, .bias = {}, .score_factor = 0.125f, .causal = false, .out = out});
+      return out;
+    };
+    const auto widened = [](const TestTensor& tensor) {
+      TestTensor wide(DType::kF32, tensor.view().shape());
+      const Shape& s = tensor.view().shape();
+      for (std::int64_t b = 0; b < s[0]; ++b)
+        for (std::int64_t h = 0; h < s[1]; ++h)
+          for (std::int64_t t = 0; t < s[2]; ++t)
+            for (std::int64_t i = 0; i < s[3]; ++i) Row(wide, {b, h, t}).set(i, Row(tensor, {b, h, t})[i]);
+      return wide;
+    };
+    EXPECT_TRUE(same_bits(run(q, k, v), run(widened(q), widened(k), widened(v)))) << dtype_name(dtype);
+  }
+}
+
 TEST(Attention, a_query_does_not_depend_on_its_neighbours) {
   TestContext context;
   if (!context.get().traits().has_avx2) return;

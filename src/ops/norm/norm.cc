@@ -60,6 +60,10 @@ void rms_norm_vector(ExecutionContext& context, const RmsNormArgs& args, void*) 
   run_rows(context, args, args.x.dim(0) * args.x.dim(1), args.x.dim(2), rms_norm_rows);
 }
 
+bool qkv_split_norm_vector_supports(const QkvSplitNormArgs& args, const DeviceTraits& traits) {
+  const bool plain = args.k.dtype() == kF32 || args.k.dtype() == kBF16;
+  return plain && args.q_factor == 1.0f && args.k_factor == 1.0f && has_vectors(args, traits);
+}
 void qkv_split_norm_vector(ExecutionContext& context, const QkvSplitNormArgs& args, void*) {
   run_rows(context, args, args.qkv.dim(0) * args.qkv.dim(1), args.qkv.dim(2), qkv_split_norm_rows);
 }
@@ -135,9 +139,9 @@ void rms_norm(ExecutionContext& context, const RmsNormArgs& args) {
 }
 
 KernelTable<QkvSplitNormArgs>& qkv_split_norm_table() {
-  static KernelTable<QkvSplitNormArgs> table("qkv_split_norm",
-                                             {{.name = "vector", .supports = has_vectors, .run = qkv_split_norm_vector},
-                                              {.name = "reference", .run = qkv_split_norm_reference}});
+  static KernelTable<QkvSplitNormArgs> table(
+      "qkv_split_norm", {{.name = "vector", .supports = qkv_split_norm_vector_supports, .run = qkv_split_norm_vector},
+                         {.name = "reference", .run = qkv_split_norm_reference}});
   return table;
 }
 
@@ -150,9 +154,9 @@ void qkv_split_norm(ExecutionContext& context, const QkvSplitNormArgs& args) {
   const std::int64_t heads = args.k.dim(1);
   const std::int64_t head_width = args.k.dim(3);
   require_shape(op, "qkv", args.qkv, Shape{args.k.dim(0), args.k.dim(2), parts * heads * head_width});
-  require_dtype(op, "k", args.k, {kF32, kBF16});
+  require_dtype(op, "k", args.k, {kF32, kBF16, DType::kF16, DType::kE4M3});
   require_shape(op, "v", args.v, args.k.shape());
-  require_dtype(op, "v", args.v, {args.k.dtype()});
+  require_dtype(op, "v", args.v, {args.k.dtype() == DType::kE4M3 ? DType::kF16 : args.k.dtype()});
   if (args.q.defined()) {
     require_shape(op, "q", args.q, args.k.shape());
     require_dtype(op, "q", args.q, {args.k.dtype()});

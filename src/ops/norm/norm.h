@@ -62,12 +62,15 @@ void rms_norm(ExecutionContext& context, const RmsNormArgs& args);
 KernelTable<RmsNormArgs>& rms_norm_table();
 
 /// Splits a joint projection into heads with RMS norm on q and k, written at a token offset of the joint
-/// sequence: views of q, k, v are slices [B, H, T, Dh] of [B, H, S, Dh] buffers.
+/// sequence: views of q, k, v are slices [B, H, T, Dh] of [B, H, S, Dh] buffers. What lies in them is rounded once,
+/// after norm and factor: f32 | bf16 | f16, q and k also e4m3 codes without a scale (saturating), f16 saturates.
 struct QkvSplitNormArgs {
   TensorView qkv;       // [B, T, 3 * H * Dh] f32 | bf16: q rows, then k, then v; [B, T, 2 * H * Dh] when q is undefined
   TensorView q_weight;  // [Dh] f32; undefined = no norm on q
   TensorView k_weight;  // [Dh] f32; undefined = no norm on k
   float eps = 1e-6f;
+  float q_factor = 1.0f;  // of the values written: AttentionOperands
+  float k_factor = 1.0f;
   TensorView q;  // [B, H, T, Dh] or undefined (last block's text stream: k and v only)
   TensorView k;  // [B, H, T, Dh]
   TensorView v;  // [B, H, T, Dh]

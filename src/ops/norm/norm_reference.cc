@@ -1,4 +1,5 @@
 // The norms as their formulas say, sums in double: what every other row is compared with.
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <vector>
@@ -60,6 +61,12 @@ class OutRow {
   Row row_;
   std::vector<BFloat16> values_;  // of a row that becomes codes
 };
+
+/// f16 has no infinity here: an element of v beyond its range would make every output of its head NaN.
+float saturated(float value, DType dtype) {
+  constexpr float kLargestF16 = 65504.0f;
+  return dtype == DType::kF16 ? std::clamp(value, -kLargestF16, kLargestF16) : value;
+}
 
 }  // namespace
 
@@ -129,19 +136,20 @@ void qkv_split_norm_reference(ExecutionContext&, const QkvSplitNormArgs& args, v
     for (std::int64_t t = 0; t < args.qkv.dim(1); ++t) {
       const Row qkv(args.qkv, {b, t});
       std::int64_t begin = 0;  // column of qkv
-      const auto split = [&](const TensorView& part, const TensorView& weight) {
+      const auto split = [&](const TensorView& part, const TensorView& weight, double written_factor) {
         for (std::int64_t h = 0; h < heads; ++h, begin += head_width) {
           const Row out(part, {b, h, t});
           const double factor = weight.defined() ? inverse_root_mean_square(qkv, begin, head_width, args.eps) : 1.0;
           for (std::int64_t i = 0; i < head_width; ++i) {
-            const double value = qkv[begin + i] * factor * (weight.defined() ? Row(weight, {})[i] : 1.0f);
-            out.set(i, static_cast<float>(value));
+            const double value =
+                qkv[begin + i] * factor * (weight.defined() ? Row(weight, {})[i] : 1.0f) * written_factor;
+            out.set(i, saturated(static_cast<float>(value), part.dtype()));
           }
         }
       };
-      if (args.q.defined()) split(args.q, args.q_weight);
-      split(args.k, args.k_weight);
-      split(args.v, TensorView());
+      if (args.q.defined()) split(args.q, args.q_weight, args.q_factor);
+      split(args.k, args.k_weight, args.k_factor);
+      split(args.v, TensorView(), 1.0);
     }
   }
 }

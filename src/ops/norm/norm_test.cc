@@ -344,6 +344,45 @@ struct HeadShape {
 constexpr HeadShape kHeadShapes[] = {
     {1, 1, 1, 64, 0, 1}, {2, 3, 5, 64, 0, 9}, {2, 3, 4, 64, 5, 9}, {3, 2, 7, 20, 1, 8}};
 
+TEST(QkvSplitNorm, factors_are_applied_before_the_one_rounding_and_f16_saturates) {
+  TestContext context;
+  const TestTensor qkv = TestTensor::random(kBF16, Shape{2, 5, 3 * 2 * 64}, 1, 4.0f);
+  static_cast<BFloat16*>(qkv.view().data())[2 * 2 * 64 + 3] = to_bfloat16(-1e6f);  // of v
+  const TestTensor weight = TestTensor::random(kF32, Shape{64}, 2, 1.0f, 1.0f);
+  const auto run = [&](DType dtype, DType v_dtype, float q_factor, float k_factor) {
+    const Shape shape{2, 2, 5, 64};
+    std::vector<TestTensor> out{{dtype, shape}, {dtype, shape}, {v_dtype, shape}};
+    qkv_split_norm(context.get(), {.qkv = qkv,
+                                   .q_weight = weight,
+                                   .k_weight = weight,
+                                   .q_factor = q_factor,
+                                   .k_factor = k_factor,
+                                   .q = out[0],
+                                   .k = out[1],
+                                   .v = out[2]});
+    return out;
+  };
+  const auto plain = run(kF32, kF32, 1.0f, 1.0f);
+  for (const DType dtype : {DType::kF16, DType::kE4M3}) {
+    // Powers of two, so that factor and rounding can be told apart exactly.
+    const auto written = run(dtype, DType::kF16, 0.5f, 4.0f);
+    const float factors[] = {0.5f, 4.0f, 1.0f};
+    for (int part = 0; part < 3; ++part) {
+      const DType stored = part == 2 ? DType::kF16 : dtype;
+      TestTensor expected(stored, plain[part].view().shape());
+      for (std::int64_t b = 0; b < 2; ++b)
+        for (std::int64_t h = 0; h < 2; ++h)
+          for (std::int64_t t = 0; t < 5; ++t)
+            for (std::int64_t i = 0; i < 64; ++i) {
+              const float value = Row(plain[part], {b, h, t})[i] * factors[part];
+              Row(expected, {b, h, t}).set(i, stored == DType::kF16 ? std::clamp(value, -65504.0f, 65504.0f) : value);
+            }
+      EXPECT_TRUE(same_bits(written[part], expected)) << dtype_name(dtype) << " part " << part;
+    }
+    EXPECT_EQ(Row(written[2], {0, 0, 0})[3], -65504.0f);
+  }
+}
+
 TEST(QkvSplitNorm, every_row_equals_the_reference_and_writes_only_its_tokens) {
   TestContext context;
   for (const HeadShape& s : kHeadShapes) {

@@ -147,7 +147,7 @@ Plan plan_of(const AttentionArgs& args) {
 }  // namespace
 
 bool attention_unfused_supports(const AttentionArgs& args, const DeviceTraits&) {
-  return args.q.dtype() == DType::kBF16 || args.out.dtype() == DType::kF32;
+  return args.q.dtype() == DType::kBF16 || (args.q.dtype() == DType::kF32 && args.out.dtype() == DType::kF32);
 }
 
 std::size_t attention_unfused_scratch_bytes(const AttentionArgs& args, const DeviceTraits&) {

@@ -358,7 +358,8 @@ constexpr int kMaxPieceWidth = 32 * kVector;
 bool split_supports(const QkvSplitNormArgs& args, const DeviceTraits&) {
   const DType out = args.k.dtype();
   const bool normed = args.q_weight.defined() || args.k_weight.defined();
-  return (out == DType::kF32 || out == DType::kBF16) && (args.k.dim(3) <= kMaxPieceWidth || !normed);
+  return (out == DType::kF32 || out == DType::kBF16) && args.q_factor == 1.0f && args.k_factor == 1.0f &&
+         (args.k.dim(3) <= kMaxPieceWidth || !normed);
 }
 
 HeadRows head_rows(const TensorView& view, const TensorView& weight) {
