@@ -15,6 +15,8 @@ void add_cuda_rows() {
   add_quantize_cuda_rows();
   add_sample_cuda_rows();
   add_scaled_matmul_cuda_rows();
+  // Last, so that they come before the plain rows of the same tables.
+  add_hopper_attention_rows();
 }
 
 }  // namespace octavo::ops

@@ -12,6 +12,7 @@ void add_conv2d_cuda_rows();
 void add_embedding_cuda_rows();
 void add_group_norm_cuda_rows();
 void add_matmul_cuda_rows();
+void add_hopper_attention_rows();
 void add_norm_cuda_rows();
 void add_patch_cuda_rows();
 void add_quantize_cuda_rows();
