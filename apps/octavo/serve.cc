@@ -104,6 +104,11 @@ Status run_server(generation::Generator& generator, const ServeOptions& options)
                           http::Server::start(std::move(http_options), http::Router(api::routes(service)), metrics));
   worker::EngineOptions engine_options;
   if (options.job_time_limit.count() > 0) engine_options.job_time_limit = options.job_time_limit;
+  std::string lost;  // written before the signal, read after it
+  engine_options.on_lost = [&lost](const std::string& why) {
+    lost = why;
+    raise(SIGTERM);
+  };
   worker::EngineThread engine(store, generator, metrics, engine_options);
   spdlog::info("serving {} at {}", generator.capabilities().model_name, url_of(options, server->port()));
   if (options.on_listening) options.on_listening(server->port());
@@ -114,6 +119,7 @@ Status run_server(generation::Generator& generator, const ServeOptions& options)
   draining = true;
   server->begin_drain();
   store.close();
+  if (!lost.empty()) store.cancel_all();  // nobody is left to run what waits
   if (!server->wait_idle(options.drain_timeout)) {
     spdlog::warn("not done after {} s: cancelling what is left", options.drain_timeout.count());
     store.cancel_all();
@@ -121,6 +127,7 @@ Status run_server(generation::Generator& generator, const ServeOptions& options)
   }
   store.cancel_all();
   engine.join();
+  if (!lost.empty()) return unavailable("engine", lost);  // whoever started this process starts it anew
   spdlog::info("bye");
   return {};
 }

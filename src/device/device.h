@@ -133,6 +133,8 @@ class Device {
   virtual void copy_to_host(Stream& stream, void* destination, const void* source, std::size_t bytes) = 0;
   /// Between two places of this device; ordered on `stream`, capturable.
   virtual void copy_within(Stream& stream, void* destination, const void* source, std::size_t bytes) = 0;
+  /// Before the calling thread's first use of this device; cheap after it.
+  virtual void attach_thread() {}
   virtual MemoryStatistics memory_statistics() const { return {}; }
   /// Opens and closes a named range for profilers (NVTX); costs nothing without one.
   virtual void begin_range(const char* /*name*/) {}

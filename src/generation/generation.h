@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -182,12 +183,19 @@ struct GenerationResult {
   bool interrupted = false;
 };
 
+/// What a generator throws when it cannot run anything any more (a GPU whose context is lost): its process must end.
+class GeneratorLost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 /// What runs requests: the pipeline behind a worker, or testing's fake. Called from one thread at a time.
 class Generator {
  public:
   virtual ~Generator() = default;
   virtual const Capabilities& capabilities() const = 0;
-  /// `request` must be resolved. Errors: kCancelled, kDeadlineExceeded, kInternal (NaN), kInvalidArgument.
+  /// `request` must be resolved. Errors: kCancelled, kDeadlineExceeded, kInternal (NaN), kInvalidArgument,
+  /// kResourceExhausted (memory; the next request may run). Throws GeneratorLost.
   virtual Result<GenerationResult> generate(const GenerationRequest& request, const RunControl& control) = 0;
 };
 

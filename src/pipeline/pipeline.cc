@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 
 #include "base/log.h"
 #include "image/flat.h"
@@ -403,6 +404,18 @@ Result<image::Image> Pipeline::decode(const DenoiseState& state) {
 
 Result<generation::GenerationResult> Pipeline::generate(const generation::GenerationRequest& request,
                                                         const generation::RunControl& control) {
+  device_->attach_thread();
+  try {
+    return draw(request, control);
+  } catch (const device::DeviceError& error) {
+    throw generation::GeneratorLost(error.what());
+  } catch (const std::bad_alloc&) {
+    return resource_exhausted("memory", "it ran out while drawing; use a smaller picture or batch, or --vram min");
+  }
+}
+
+Result<generation::GenerationResult> Pipeline::draw(const generation::GenerationRequest& request,
+                                                    const generation::RunControl& control) {
   generation::GenerationResult result;
   result.request = request;
   StageTimer total(result.stage_seconds, telemetry::kTotal);

@@ -149,6 +149,8 @@ class Pipeline final : public generation::Generator {
     bool matches(const generation::GenerationRequest& other) const;
   };
 
+  Result<generation::GenerationResult> draw(const generation::GenerationRequest& request,
+                                            const generation::RunControl& control);
   explicit Pipeline(models::Sd35 model) : model_(std::move(model)) {}
   Result<Path> path_of(const generation::GenerationRequest& request) const;
   /// Grows the arenas to the peak of every stage at this request's shape and so many pictures, learnt by a dry run.

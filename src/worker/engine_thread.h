@@ -1,7 +1,8 @@
 // EngineThread: the one thread that owns the generator. It claims jobs, runs them and reports; nothing a job does
-// ends it. Stage timings go to telemetry.
+// ends it, but for the loss of the generator itself. Stage timings go to telemetry.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <thread>
@@ -16,6 +17,9 @@ namespace octavo::worker {
 struct EngineOptions {
   std::string name = "engine";
   std::optional<Clock::Duration> job_time_limit;  // kDeadlineExceeded for a run that takes longer
+  /// Called once, from the engine's thread, when the generator is lost: the thread claims nothing more, and the process
+  /// must end.
+  std::function<void(const std::string& why)> on_lost;
 };
 
 class EngineThread {
@@ -42,6 +46,7 @@ class EngineThread {
   telemetry::Metrics& metrics_;
   const EngineOptions options_;
   const Clock& clock_;
+  bool lost_ = false;  // of the engine's own thread
   std::thread thread_;
 };
 

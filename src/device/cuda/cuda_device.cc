@@ -216,6 +216,7 @@ Result<std::unique_ptr<Device>> CudaDevice::create(const CudaOptions& options) {
   traits.preferred_dtype = DType::kBF16;
   traits.preferred_residual_dtype = DType::kBF16;
   traits.fuses_quantisation = true;
+  device->index_ = options.index;
   device->gpu_name_ = properties.name;
   traits.name = fmt::format("{}, {:.0f} GiB, sm_{}{}", properties.name,
                             static_cast<double>(properties.totalGlobalMem) / (1u << 30), own,
@@ -279,6 +280,8 @@ void CudaDevice::copy_within(Stream& stream, void* destination, const void* sour
       cudaMemcpyAsync(destination, source, bytes, cudaMemcpyDeviceToDevice, static_cast<CudaStream&>(stream).handle()),
       "cudaMemcpyAsync");
 }
+
+void CudaDevice::attach_thread() { check(cudaSetDevice(index_), "cudaSetDevice"); }
 
 MemoryStatistics CudaDevice::memory_statistics() const { return MemoryCache::instance().statistics(); }
 

@@ -65,6 +65,7 @@ class CudaDevice final : public Device {
   void copy_to_device(Stream& stream, void* destination, const void* source, std::size_t bytes) override;
   void copy_to_host(Stream& stream, void* destination, const void* source, std::size_t bytes) override;
   void copy_within(Stream& stream, void* destination, const void* source, std::size_t bytes) override;
+  void attach_thread() override;
   MemoryStatistics memory_statistics() const override;
   void begin_range(const char* name) override;
   void end_range() override;
@@ -81,6 +82,7 @@ class CudaDevice final : public Device {
  private:
   CudaDevice() = default;
   DeviceTraits traits_;
+  int index_ = 0;
   std::string gpu_name_;
   std::filesystem::path cache_folder_;
   std::unique_ptr<Uploader> uploader_;
