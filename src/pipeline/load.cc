@@ -191,6 +191,12 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
                pipeline->capabilities_.model_name, static_cast<double>(pipeline->model_.weight_bytes) / (1 << 20),
                traits.name, dtype_name(precision.activations), reason,
                seconds(std::chrono::steady_clock::now() - started));
+  if (on_gpu) {
+    constexpr double kGiB = 1u << 30;
+    const device::MemoryStatistics memory = pipeline->memory_statistics();
+    spdlog::info("{}: {:.2f} GiB on the GPU, at most {:.2f} while loading", pipeline->capabilities_.model_name,
+                 static_cast<double>(memory.used_bytes) / kGiB, static_cast<double>(memory.peak_used_bytes) / kGiB);
+  }
   const layers::WeightForms& forms = pipeline->model_.mmdit.forms();
   if (forms.quantized_at_load > 0) {
     spdlog::info(

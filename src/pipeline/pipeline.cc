@@ -410,7 +410,8 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
   } catch (const device::DeviceError& error) {
     throw generation::GeneratorLost(error.what());
   } catch (const std::bad_alloc&) {
-    return resource_exhausted("memory", "it ran out while drawing; use a smaller picture or batch, or --vram min");
+    return resource_exhausted(traits().kind == device::DeviceKind::kCpu ? "memory" : "GPU memory",
+                              "it ran out while drawing; use a smaller picture or batch, or --vram min");
   }
 }
 

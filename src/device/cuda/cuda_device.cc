@@ -87,6 +87,15 @@ CudaDevice*& device_of_process() {
   return device;
 }
 
+/// cuDNN calls a lack of memory an internal error: what its handles and modules take is less than this.
+bool memory_is_short() {
+  constexpr std::size_t kEnough = std::size_t{192} << 20;
+  std::size_t available = 0, total = 0;
+  const bool short_now = cudaMemGetInfo(&available, &total) == cudaSuccess && available < kEnough;
+  if (short_now) cudaGetLastError();
+  return short_now;
+}
+
 void free_pinned(void* data, std::size_t) { cudaFreeHost(data); }
 
 }  // namespace
@@ -104,7 +113,7 @@ void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
 void check(cublasStatus_t result, const char* what) {
   if (result == CUBLAS_STATUS_SUCCESS) return;
-  if (result == CUBLAS_STATUS_ALLOC_FAILED) throw std::bad_alloc();
+  if (result == CUBLAS_STATUS_ALLOC_FAILED || memory_is_short()) throw std::bad_alloc();
   check(cudaPeekAtLastError(), what);
   OCTAVO_CHECK(false, "{}: {}", what, cublasLtGetStatusName(result));
 }
@@ -113,6 +122,7 @@ void check(cudnnStatus_t result, const char* what) {
   if (result == CUDNN_STATUS_SUCCESS) return;
   char detail[512] = "";
   cudnnGetLastErrorString(detail, sizeof detail);
+  if (memory_is_short()) throw std::bad_alloc();
   check(cudaPeekAtLastError(), what);
   OCTAVO_CHECK(false, "{}: {} {}", what, cudnnGetErrorString(result), detail);
 }
