@@ -193,9 +193,10 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
                seconds(std::chrono::steady_clock::now() - started));
   if (on_gpu) {
     constexpr double kGiB = 1u << 30;
-    const device::MemoryStatistics memory = pipeline->memory_statistics();
+    const device::MemoryStatistics on_device = pipeline->memory_statistics();
     spdlog::info("{}: {:.2f} GiB on the GPU, at most {:.2f} while loading", pipeline->capabilities_.model_name,
-                 static_cast<double>(memory.used_bytes) / kGiB, static_cast<double>(memory.peak_used_bytes) / kGiB);
+                 static_cast<double>(on_device.used_bytes) / kGiB,
+                 static_cast<double>(on_device.peak_used_bytes) / kGiB);
   }
   const layers::WeightForms& forms = pipeline->model_.mmdit.forms();
   if (forms.quantized_at_load > 0) {
