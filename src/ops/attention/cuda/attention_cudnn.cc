@@ -43,10 +43,11 @@ bool whole_vectors(const TensorView& view) {
 }  // namespace
 
 bool attention_cudnn_supports(const AttentionArgs& args, const DeviceTraits&) {
+  constexpr std::size_t kVersion = 91400;  // has the operation, without the faults of its first
   const std::int64_t width = args.q.dim(3);
   return args.q.dtype() == DType::kBF16 && args.out.dtype() == DType::kBF16 && !args.bias.defined() && !args.causal &&
-         (width == 64 || width == 128) && args.q.dim(2) > 1 && args.k.dim(2) > 1 && whole_vectors(args.q) &&
-         whole_vectors(args.k) && whole_vectors(args.v) && whole_vectors(args.out);
+         cudnnGetVersion() >= kVersion && (width == 64 || width == 128) && args.q.dim(2) > 1 && args.k.dim(2) > 1 &&
+         whole_vectors(args.q) && whole_vectors(args.k) && whole_vectors(args.v) && whole_vectors(args.out);
 }
 
 std::size_t attention_cudnn_scratch_bytes(const AttentionArgs& args, const DeviceTraits&) {

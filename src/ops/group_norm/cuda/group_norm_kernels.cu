@@ -1,11 +1,12 @@
 // GroupNorm on the GPU, channels last: measure, join, apply, alone or as one op.
 //
-// Mapping: measure: a block of threads takes kBlockPixels pixels of 8 vectors of channels; the values stay in registers
-//   between the sum and the sum of squared deviations, so that memory is read once. join: a block of threads a group.
-//   apply: a thread keeps the coefficients of its channels and goes over pixels. The picture is read twice and written
-//   once: at 1024^2 pixels x 128 channels in bf16 0.8 GB.
-// Determinism: the order of every sum follows from the picture's size alone, and per channel not from the vector's
-//   width: bands give the bits of the whole picture.
+// Mapping: measure: a block of threads takes kBlockPixels pixels of 16 vectors of channels and adds, in one pass, what
+//   lies off the block's first pixel and its square: sums of small numbers, whatever the mean. join: a block of threads
+//   a group. apply: a thread keeps the coefficients of its channels and goes over pixels. The picture is read twice and
+//   written once: at 1024^2 pixels x 128 channels in bf16 0.8 GB.
+// Determinism: the order of every sum follows from the picture's size and its channels alone: bands give the bits of
+// the
+//   whole picture.
 #include <type_traits>
 
 #include "device/cuda/cuda_launch.h"
@@ -22,9 +23,9 @@ using device::cuda::launch_stream;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kVectors = 8;                                           // of channels side by side in a block of threads
-constexpr int kPixelLanes = kThreads / kVectors;                      // pixels side by side
-constexpr int kSteps = static_cast<int>(kBlockPixels) / kPixelLanes;  // pixels of a thread, one after another
+constexpr int kVectors = 16;                      // of channels side by side in a block of threads
+constexpr int kPixelLanes = kThreads / kVectors;  // pixels side by side
+constexpr int kAtOnce = 4;                        // loads of a thread in flight
 
 __device__ float widen(float value) { return value; }
 __device__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
@@ -37,89 +38,78 @@ struct alignas(sizeof(T) * kWidth) Vector {
   T values[kWidth];
 };
 
-/// sums[i] of the block's pixel lanes of this thread's vector, in every thread of the vector. The order is fixed.
-template <int kWidth>
-__device__ void add_lanes(float (&sums)[kWidth], float* shared) {
-  const int vector = threadIdx.x % kVectors, warp = threadIdx.x / 32;
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], 8);
-    sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], 16);
-  }
-  __syncthreads();
-  if (threadIdx.x % 32 < kVectors) {
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) shared[(warp * kWidth + i) * kVectors + vector] = sums[i];
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    float sum = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) sum += shared[(w * kWidth + i) * kVectors + vector];
-    sums[i] = sum;
-  }
-}
-
-/// Blocks: (channels / (8 vectors), pixels / kBlockPixels, batch).
+/// Blocks: (channels / (16 vectors), pixels / kBlockPixels, batch).
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, 4)
     measure(const T* x, float* statistics, int pixels, int channels, std::int64_t statistics_stride) {
-  static_assert(kVectors == 8, "the lanes of a warp are added by two shuffles");
-  __shared__ float shared[kWarps * kVectors * kWidth];
-  const int channel = (blockIdx.x * kVectors + threadIdx.x % kVectors) * kWidth;
+  static_assert(kVectors * 2 == 32, "the pixels of a warp are added by one shuffle");
+  constexpr int kChannels = kVectors * kWidth;
+  __shared__ float shared[2][kWarps][kChannels];
+  const int vector = threadIdx.x % kVectors, lane = threadIdx.x / kVectors;
+  const int first_channel = blockIdx.x * kChannels, channel = first_channel + vector * kWidth;
   // From the end on, which the kernel before has written last and the cache may still hold; apply begins at the front.
   const int block = static_cast<int>(gridDim.y - 1 - blockIdx.y);
   const int first = block * static_cast<int>(kBlockPixels);
   const int count = min(static_cast<int>(kBlockPixels), pixels - first);
   const bool inside = channel < channels;
   const T* from = x + (static_cast<std::int64_t>(blockIdx.z) * pixels + first) * channels + channel;
-  Vector<T, kWidth> values[kSteps];
+  Vector<T, kWidth> origin{};
+  if (inside) origin = *reinterpret_cast<const Vector<T, kWidth>*>(from);
+  float sums[kWidth] = {}, squares[kWidth] = {};
+  constexpr int kSteps = static_cast<int>(kBlockPixels) / kPixelLanes;
 #pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    const int pixel = step * kPixelLanes + threadIdx.x / kVectors;
-    values[step] = {};
-    if (inside && pixel < count) {
-      values[step] = *reinterpret_cast<const Vector<T, kWidth>*>(from + static_cast<std::int64_t>(pixel) * channels);
+  for (int begin = 0; begin < kSteps; begin += kAtOnce) {
+    Vector<T, kWidth> values[kAtOnce];
+#pragma unroll
+    for (int step = 0; step < kAtOnce; ++step) {
+      const int pixel = (begin + step) * kPixelLanes + lane;
+      values[step] = origin;  // adds nothing
+      if (inside && pixel < count) {
+        values[step] = *reinterpret_cast<const Vector<T, kWidth>*>(from + static_cast<std::int64_t>(pixel) * channels);
+      }
+    }
+#pragma unroll
+    for (int step = 0; step < kAtOnce; ++step) {
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) {
+        const float difference = widen(values[step].values[i]) - widen(origin.values[i]);
+        sums[i] += difference;
+        squares[i] = fmaf(difference, difference, squares[i]);
+      }
     }
   }
-  float means[kWidth] = {};
 #pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) means[i] += widen(values[step].values[i]);
-  }
-  add_lanes(means, shared);
-#pragma unroll
-  for (int i = 0; i < kWidth; ++i) means[i] /= static_cast<float>(count);
-  float squares[kWidth] = {};
-#pragma unroll
-  for (int step = 0; step < kSteps; ++step) {
-    const bool present = step * kPixelLanes + static_cast<int>(threadIdx.x) / kVectors < count;
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) {
-      const float difference = present ? widen(values[step].values[i]) - means[i] : 0.0f;
-      squares[i] = fmaf(difference, difference, squares[i]);
+  for (int i = 0; i < kWidth; ++i) {
+    sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], kVectors);
+    squares[i] += __shfl_xor_sync(0xffffffffu, squares[i], kVectors);
+    if (threadIdx.x % 32 < kVectors) {
+      shared[0][threadIdx.x / 32][vector * kWidth + i] = sums[i];
+      shared[1][threadIdx.x / 32][vector * kWidth + i] = squares[i];
     }
   }
-  add_lanes(squares, shared);
-  if (threadIdx.x < kVectors && inside) {
+  __syncthreads();
+  const int own = threadIdx.x, at = first_channel + own;
+  if (own < kChannels && at < channels) {
+    float sum = 0, square = 0;
+#pragma unroll
+    for (int warp = 0; warp < kWarps; ++warp) {
+      sum += shared[0][warp][own];
+      square += shared[1][warp][own];
+    }
+    const float pixel_count = static_cast<float>(count);
+    const float offset = widen(x[(static_cast<std::int64_t>(blockIdx.z) * pixels + first) * channels + at]);
     float* to = statistics + blockIdx.z * statistics_stride + static_cast<std::int64_t>(block) * 2 * channels;
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) {
-      to[channel + i] = means[i];
-      to[channels + channel + i] = squares[i];
-    }
+    to[at] = offset + sum / pixel_count;
+    to[channels + at] = fmaxf(fmaf(-sum / pixel_count, sum, square), 0.0f);
   }
 }
 
 constexpr int kJoinThreads = 1024;
 
-template <typename T>
-__device__ T add_block(T sum, T* shared) {
+/// Of all threads, in every thread.
+__device__ double add_block(double sum, double* shared) {
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
-  __syncthreads();
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = sum;
   __syncthreads();
   sum = shared[threadIdx.x % 32];
@@ -128,39 +118,36 @@ __device__ T add_block(T sum, T* shared) {
   return sum;
 }
 
-/// Blocks: (groups, batch). The mean of all channels and blocks first, in double (a mean may be large beside the
-/// deviations), then the squares around it.
+/// Blocks: (groups, batch). In double, in which the mean's square may be taken off: one pass. kWidth channels of a
+/// group, which divide it, are read at once.
+template <int kWidth>
 __global__ void __launch_bounds__(kJoinThreads)
     join(const float* statistics, const float* weight, float* coefficients, int pixels, int channels, float eps) {
-  __shared__ double double_sums[kJoinThreads / 32];
-  __shared__ float sums[kJoinThreads / 32];
+  __shared__ double shared[2][kJoinThreads / 32];
   const int group_channels = channels / gridDim.x, first_channel = blockIdx.x * group_channels;
+  const int group_vectors = group_channels / kWidth;
   const int blocks = (pixels + static_cast<int>(kBlockPixels) - 1) / static_cast<int>(kBlockPixels);
-  const int items = blocks * group_channels;
   statistics += static_cast<std::int64_t>(blockIdx.y) * blocks * 2 * channels + first_channel;
   coefficients += static_cast<std::int64_t>(blockIdx.y) * 2 * channels + first_channel;
-  const auto at = [&](int item) {
-    return statistics + static_cast<std::int64_t>(item / group_channels) * 2 * channels + item % group_channels;
-  };
-  const auto pixels_of = [&](int item) {
-    return static_cast<float>(
-        min(static_cast<int>(kBlockPixels), pixels - item / group_channels * static_cast<int>(kBlockPixels)));
-  };
+  double sum = 0, squares = 0;
+#pragma unroll 4
+  for (int item = threadIdx.x; item < blocks * group_vectors; item += kJoinThreads) {
+    const int block = item / group_vectors;
+    const float* from = statistics + static_cast<std::int64_t>(block) * 2 * channels + item % group_vectors * kWidth;
+    const auto means = *reinterpret_cast<const Vector<float, kWidth>*>(from);
+    const auto deviations = *reinterpret_cast<const Vector<float, kWidth>*>(from + channels);
+    const int left = pixels - block * static_cast<int>(kBlockPixels);
+    const double count = min(static_cast<int>(kBlockPixels), left);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      const double weighted = count * static_cast<double>(means.values[i]);
+      sum += weighted;
+      squares += static_cast<double>(deviations.values[i]) + weighted * static_cast<double>(means.values[i]);
+    }
+  }
   const double count = static_cast<double>(pixels) * group_channels;
-  double sum = 0;
-#pragma unroll 4
-  for (int item = threadIdx.x; item < items; item += kJoinThreads) {
-    sum += static_cast<double>(*at(item)) * static_cast<double>(pixels_of(item));
-  }
-  const double mean = add_block(sum, double_sums) / count;
-  float squares = 0;
-#pragma unroll 4
-  for (int item = threadIdx.x; item < items; item += kJoinThreads) {
-    const float* block = at(item);
-    const float difference = static_cast<float>(static_cast<double>(block[0]) - mean);
-    squares += fmaf(difference * difference, pixels_of(item), block[channels]);
-  }
-  const double variance = static_cast<double>(add_block(squares, sums)) / count;
+  const double mean = add_block(sum, shared[0]) / count;
+  const double variance = fmax(add_block(squares, shared[1]) / count - mean * mean, 0.0);
   const float inverse = static_cast<float>(1.0 / sqrt(variance + static_cast<double>(eps)));
   for (int c = threadIdx.x; c < group_channels; c += kJoinThreads) {
     coefficients[c] = static_cast<float>(mean);
@@ -173,7 +160,6 @@ __global__ void __launch_bounds__(kJoinThreads)
 template <typename In, typename Out, int kWidth>
 __global__ void __launch_bounds__(kThreads) apply(const In* x, Out* out, const float* coefficients, const float* bias,
                                                   std::int64_t vectors, int channels, bool silu) {
-  constexpr int kAtOnce = 4;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads;
   std::int64_t at = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int channel = static_cast<int>(at % (channels / kWidth)) * kWidth;
@@ -181,12 +167,14 @@ __global__ void __launch_bounds__(kThreads) apply(const In* x, Out* out, const f
   const std::int64_t picture = static_cast<std::int64_t>(blockIdx.y) * vectors;
   const auto* from = reinterpret_cast<const Vector<In, kWidth>*>(x) + picture;
   auto* to = reinterpret_cast<Vector<Out, kWidth>*>(out) + picture;
-  float means[kWidth], factors[kWidth], shifts[kWidth];
+  using Floats = Vector < float, kWidth<4 ? kWidth : 4>;
+  constexpr int kFloats = kWidth < 4 ? kWidth : 4;
+  Floats means[kWidth / kFloats], factors[kWidth / kFloats], shifts[kWidth / kFloats];
 #pragma unroll
-  for (int i = 0; i < kWidth; ++i) {
-    means[i] = coefficients[channel + i];
-    factors[i] = coefficients[channels + channel + i];
-    shifts[i] = bias[channel + i];
+  for (int i = 0; i < kWidth / kFloats; ++i) {
+    means[i] = reinterpret_cast<const Floats*>(coefficients + channel)[i];
+    factors[i] = reinterpret_cast<const Floats*>(coefficients + channels + channel)[i];
+    shifts[i] = reinterpret_cast<const Floats*>(bias + channel)[i];
   }
   for (; at < vectors; at += kAtOnce * stride) {
     Vector<In, kWidth> values[kAtOnce];
@@ -200,7 +188,9 @@ __global__ void __launch_bounds__(kThreads) apply(const In* x, Out* out, const f
       Vector<Out, kWidth> result;
 #pragma unroll
       for (int i = 0; i < kWidth; ++i) {
-        float value = fmaf(widen(values[step].values[i]) - means[i], factors[i], shifts[i]);
+        const int part = i / kFloats, k = i % kFloats;
+        float value = fmaf(widen(values[step].values[i]) - means[part].values[k], factors[part].values[k],
+                           shifts[part].values[k]);
         // x e^x / (1 + e^x) would overflow; __fdividef gives 0 for a divisor that is infinite, as it should be.
         if (silu) value = __fdividef(value, 1.0f + __expf(-value));
         narrow(value, result.values[i]);
@@ -212,14 +202,13 @@ __global__ void __launch_bounds__(kThreads) apply(const In* x, Out* out, const f
 
 int pixels_of(const TensorView& x) { return static_cast<int>(x.dim(1) * x.dim(2)); }
 
-/// Channels that one vector of at most 16 bytes holds on both sides.
-int vector_width(const TensorView& x, const TensorView* out) {
-  const auto whole = [](const TensorView& view, std::int64_t width) {
-    const std::int64_t bytes = width * static_cast<std::int64_t>(dtype_size(view.dtype()));
-    return view.dim(3) % width == 0 && reinterpret_cast<std::uintptr_t>(view.data()) % bytes == 0;
-  };
-  const std::int64_t widest = x.dtype() == DType::kF32 || (out != nullptr && out->dtype() == DType::kF32) ? 4 : 8;
-  return static_cast<int>(whole(x, widest) && (out == nullptr || whole(*out, widest)) ? widest : 1);
+bool aligned(const void* pointer, std::int64_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % static_cast<std::uintptr_t>(bytes) == 0;
+}
+
+/// Whether rows of pixels are whole vectors of `width` channels.
+bool has_vectors(const TensorView& view, std::int64_t width) {
+  return view.dim(3) % width == 0 && aligned(view.data(), width * static_cast<std::int64_t>(dtype_size(view.dtype())));
 }
 
 void launch_measure(ExecutionContext& context, const TensorView& x, float* statistics) {
@@ -234,12 +223,12 @@ void launch_measure(ExecutionContext& context, const TensorView& x, float* stati
     measure<T, kWidth><<<grid, kThreads, 0, launch_stream(context)>>>(static_cast<const T*>(x.data()), statistics,
                                                                       pixels, channels, blocks * 2 * channels);
   };
-  const int width = vector_width(x, nullptr);
+  const bool wide = has_vectors(x, x.dtype() == DType::kBF16 ? 8 : 4);
   if (x.dtype() == DType::kBF16) {
-    width == 8 ? launch(__nv_bfloat16{}, std::integral_constant<int, 8>())
-               : launch(__nv_bfloat16{}, std::integral_constant<int, 1>());
+    wide ? launch(__nv_bfloat16{}, std::integral_constant<int, 8>())
+         : launch(__nv_bfloat16{}, std::integral_constant<int, 1>());
   } else {
-    width == 4 ? launch(float{}, std::integral_constant<int, 4>()) : launch(float{}, std::integral_constant<int, 1>());
+    wide ? launch(float{}, std::integral_constant<int, 4>()) : launch(float{}, std::integral_constant<int, 1>());
   }
   check_launch("group_norm measure");
 }
@@ -247,7 +236,12 @@ void launch_measure(ExecutionContext& context, const TensorView& x, float* stati
 void launch_join(ExecutionContext& context, const float* statistics, const float* weight, float* coefficients,
                  std::int64_t batch, int pixels, int channels, int groups, float eps) {
   const dim3 grid(static_cast<unsigned>(groups), static_cast<unsigned>(batch));
-  join<<<grid, kJoinThreads, 0, launch_stream(context)>>>(statistics, weight, coefficients, pixels, channels, eps);
+  const cudaStream_t stream = launch_stream(context);
+  if (channels / groups % 4 == 0 && aligned(statistics, 16)) {
+    join<4><<<grid, kJoinThreads, 0, stream>>>(statistics, weight, coefficients, pixels, channels, eps);
+  } else {
+    join<1><<<grid, kJoinThreads, 0, stream>>>(statistics, weight, coefficients, pixels, channels, eps);
+  }
   check_launch("group_norm join");
 }
 
@@ -263,8 +257,10 @@ void launch_apply(ExecutionContext& context, const TensorView& x, const TensorVi
     // Whole turns of blocks whose threads are a multiple of a pixel's vectors.
     std::int64_t unit = per_pixel;
     while (unit % 2 == 0 && unit * kThreads / 2 % per_pixel == 0) unit /= 2;
-    constexpr std::int64_t kBlocksEach = 24;  // of a multiprocessor: several turns, so that the last costs little
-    const std::int64_t enough = (vectors + kThreads - 1) / kThreads;
+    // A thread's coefficients are worth loading for a few vectors; several turns of blocks, so that the last costs
+    // little.
+    constexpr std::int64_t kVectorsEach = 8, kBlocksEach = 24;  // of a thread, of a multiprocessor
+    const std::int64_t enough = (vectors + kThreads * kVectorsEach - 1) / (kThreads * kVectorsEach);
     const std::int64_t wanted = device::cuda::multiprocessors_of(context) * kBlocksEach;
     const std::int64_t blocks = ((enough < wanted ? enough : wanted) + unit - 1) / unit * unit;
     const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(x.dim(0)));
@@ -273,8 +269,10 @@ void launch_apply(ExecutionContext& context, const TensorView& x, const TensorVi
   };
   const auto with_width = [&](auto in, auto result) {
     constexpr int kWidest = sizeof(in) == 4 || sizeof(result) == 4 ? 4 : 8;
-    vector_width(x, &out) > 1 ? launch(in, result, std::integral_constant<int, kWidest>())
-                              : launch(in, result, std::integral_constant<int, 1>());
+    const bool wide =
+        has_vectors(x, kWidest) && has_vectors(out, kWidest) && aligned(coefficients, 16) && aligned(bias, 16);
+    wide ? launch(in, result, std::integral_constant<int, kWidest>())
+         : launch(in, result, std::integral_constant<int, 1>());
   };
   const bool x_bf16 = x.dtype() == DType::kBF16, out_bf16 = out.dtype() == DType::kBF16;
   if (x_bf16) {
