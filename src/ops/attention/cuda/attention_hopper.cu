@@ -292,9 +292,6 @@ struct Place {
   __device__ __forceinline__ Place next() const {
     return index + 1 == kCount ? Place{0, parity ^ 1} : Place{index + 1, parity};
   }
-  __device__ __forceinline__ Place after(int steps) const {
-    return {(index + steps) % kCount, parity ^ ((index + steps) / kCount & 1)};
-  }
 };
 
 struct Barriers {
@@ -350,18 +347,14 @@ __device__ __forceinline__ void consume(const AttentionParams& p, std::uint32_t 
     const int row = (tile - of_head * p.query_tiles) * kRows + group * kGroupRows;
     wait(barriers.queries_full + 8 * queries.index, queries.parity);
     if (row >= p.queries) {
-      // Nothing to do, but the others' buffers go round. One thread follows them: a warp that lagged behind it by two
-      // turns of the ring would wait for a parity that is over.
-      if (leader) {
-        Place<kStages> at = ring;
-        for (int j = 0; j < p.key_tiles; ++j, at = at.next()) {
-          wait(barriers.keys_full + 8 * at.index, at.parity);
-          wait(barriers.values_full + 8 * at.index, at.parity);
-          arrive(barriers.tile_empty + 8 * at.index);
-        }
+      // Nothing to do, but the others' buffers go round. The warps stay together: one that lagged behind the leader by
+      // two turns of the ring would wait for a parity that is over.
+      for (int j = 0; j < p.key_tiles; ++j, ring = ring.next()) {
+        wait(barriers.keys_full + 8 * ring.index, ring.parity);
+        wait(barriers.values_full + 8 * ring.index, ring.parity);
+        group_barrier(group);
+        if (leader) arrive(barriers.tile_empty + 8 * ring.index);
       }
-      ring = ring.after(p.key_tiles);  // not in the loop: for the compiler it stays the same in all threads
-      group_barrier(group);
       if (leader) arrive(barriers.queries_empty + 8 * queries.index);
       queries = queries.next();
       continue;
