@@ -483,7 +483,6 @@ constexpr std::int64_t kMostFewRows = 2 * kFewRows;
 DType few_rows_factor(const CudaProduct& product) {
   return product.weight.codes.dtype() == DType::kBF16 ? DType::kBF16 : DType::kF16;
 }
-int few_rows_parts(const CudaProduct& product) { return product.x.codes.dtype() == DType::kF32 ? 2 : 1; }
 
 }  // namespace
 
@@ -538,31 +537,28 @@ void run_cuda_product(device::ExecutionContext& context, const CudaProduct& prod
 bool few_rows_supports(const CudaProduct& product, int architecture) {
   const TensorView& x = product.x.codes;
   const TensorView& weight = product.weight.codes;
-  if (is_quantized(x.dtype()) || matmul_rows(x) > kMostFewRows || x.dim(-1) % kFewRowsInner != 0) return false;
+  if (x.dtype() != DType::kF32 || matmul_rows(x) > kMostFewRows || x.dim(-1) % kFewRowsInner != 0) return false;
   if (product.outliers.defined() || address(weight.data()) % 16 != 0) return false;
   if (is_quantized(weight.dtype())) return product.weight.grain != ScaleGrain::kBlock128;
   // A block of sm_89 has no room for two stages of 16-bit weights.
-  return architecture != 89 && x.dtype() == DType::kF32 &&
-         (weight.dtype() == DType::kF16 || weight.dtype() == DType::kBF16);
+  return architecture != 89 && weight.dtype() != DType::kF32;
 }
 
 std::size_t few_rows_scratch_bytes(const CudaProduct& product) {
   const std::int64_t passes = (matmul_rows(product.x.codes) + kFewRows - 1) / kFewRows;
-  return static_cast<std::size_t>(passes) *
-         aligned(kFewRows * (4 + few_rows_parts(product) * product.x.codes.dim(-1) * 2));
+  return static_cast<std::size_t>(passes) * aligned(kFewRows * (4 + 2 * product.x.codes.dim(-1) * 2));
 }
 
 void run_few_rows(device::ExecutionContext& context, const CudaProduct& product, void* scratch) {
   const cudaStream_t stream = device::cuda::stream_of(context);
   const TensorView& x = product.x.codes;
   const std::int64_t rows = matmul_rows(x), inner = x.dim(-1);
-  const int parts = few_rows_parts(product);
   const EpilogueWork epilogue = epilogue_work(product.epilogue, product.out);
   auto* next = static_cast<std::byte*>(scratch);
   for (std::int64_t first = 0; first < rows; first += kFewRows) {
     auto* row_scale = reinterpret_cast<float*>(next);
     std::byte* factors = next + kFewRows * sizeof(float);
-    next += aligned(kFewRows * (4 + parts * inner * 2));
+    next += aligned(kFewRows * (4 + 2 * inner * 2));
     ConvertWork convert;
     convert.from = x.data();
     convert.from_dtype = x.dtype();
@@ -573,8 +569,8 @@ void run_few_rows(device::ExecutionContext& context, const CudaProduct& product,
     convert.to = factors;
     convert.to_dtype = few_rows_factor(product);
     convert.to_stride = inner;
-    convert.padded_rows = round_up(convert.rows, 8);
-    if (parts > 1) convert.rest_offset = kFewRows * inner;
+    convert.padded_rows = few_rows_padded(static_cast<int>(convert.rows));
+    convert.rest_offset = kFewRows * inner;
     if (convert.to_dtype == DType::kF16) convert.row_scale = row_scale;
     convert_rows(stream, convert);
     FewRowsWork work;
@@ -583,7 +579,6 @@ void run_few_rows(device::ExecutionContext& context, const CudaProduct& product,
     work.width = static_cast<int>(product.out.dim(-1));
     work.inner = static_cast<int>(inner);
     work.x = factors;
-    work.parts = parts;
     work.rows = static_cast<int>(convert.rows);
     work.first_row = first;
     work.row_scale = convert.row_scale;

@@ -34,7 +34,7 @@ inline constexpr std::int64_t kMostOnes = 1 << 16;
 std::size_t cuda_product_scratch_bytes(const CudaProduct& product, int architecture);
 void run_cuda_product(device::ExecutionContext& context, const CudaProduct& product, void* scratch);
 
-/// The product of few rows (few_rows.cu): plain x, 8-bit weights with scales of rows, or 16-bit ones for f32 x.
+/// The product of few rows (few_rows.cu): f32 x with 8-bit weights that have scales of rows, or 16-bit ones.
 bool few_rows_supports(const CudaProduct& product, int architecture);
 std::size_t few_rows_scratch_bytes(const CudaProduct& product);
 void run_few_rows(device::ExecutionContext& context, const CudaProduct& product, void* scratch);

@@ -1,18 +1,16 @@
 // A product of up to 64 rows with a weight that is read once, as it lies in memory: codes of 8 bits or 16-bit floats.
 //
-// The weight is the row operand of mma.m16n8k16, x the column operand. Codes are widened to f16 (exact) in registers. x
-// comes as f16 with a second part of what rounding to f16 left over, so that f32 x keeps 22 bits; bf16 x is exact in
-// one part. (For a bf16 weight both are bf16.) Mapping: a block takes 128 rows of the weight. Its 8 warps are 4 groups
-// of 32 rows times 2 halves of K: half h takes
+// The weight is the row operand of mma.m16n8k16, x the column operand. Codes are widened to f16 (exact) in registers.
+// x comes as f16 with a second part of what rounding to f16 left over, so that f32 x keeps 22 bits. (For a bf16 weight
+// both are bf16.)
+//
+// Mapping: a block takes 128 rows of the weight. Its 8 warps are 4 groups of 32 rows times 2 halves of K: half h takes
 //   every second chunk of 64. Weights and x go through a ring of stages by cp.async. A thread copies the weights that
-//   it multiplies itself, 16 bytes at a time, and which k they stand for in the fragments of a chunk is free as long as
-//   x agrees: with codes, thread t of a quad holds k = 16 t to 16 t + 15; with 16-bit weights 8 t and 32 + 8 t on. x
-//   lies in shared memory in rows of a chunk, its 16-byte pieces swapped in odd rows so that eight readers meet no bank
-//   twice.
-// The halves' sums meet in shared memory, in fixed order, and the epilogue writes rows of out.
-// Bytes: N K of weights once, 4 M K of x for each block (from L2). FLOPs 4 M N K (two parts). At M = 56 the tensor
-// cores
-//   bound it near 2.3 TB/s of codes on an H100.
+//   it multiplies itself, 16 bytes at a time; which k they stand for in the fragments of a chunk is free as long as x
+//   agrees: with codes, thread t of a quad holds k = 16 t to 16 t + 15; with 16-bit weights 8 t and 32 + 8 t on. x
+//   lies in shared memory in rows of a chunk, its 16-byte pieces swapped in odd rows so that eight readers meet no
+//   bank twice. The halves' sums meet in shared memory, in fixed order, and the epilogue writes rows of out.
+// Bytes: N K of weights once, 4 M K of x for each block (from L2). FLOPs 4 M N K (two parts).
 #include <type_traits>
 
 #include "ops/matmul/cuda/finish.cuh"
@@ -62,13 +60,11 @@ __device__ inline void wait(int pending) {
 template <bool kBF16>
 __device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
   if constexpr (kBF16) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
@@ -96,10 +92,9 @@ __device__ inline void widen_four(unsigned codes, unsigned& low, unsigned& high)
   }
 }
 
-/// kTiles: tokens in eights, at most; `tiles` of them are there.
+/// kTiles: tokens in eights; those past work.rows are zeros in x.
 template <DType kWeight, int kTiles>
-__global__ void __launch_bounds__(kThreads, 1)
-    few_rows_kernel(FewRowsWork work, EpilogueWork epilogue, int tiles, int stages) {
+__global__ void __launch_bounds__(kThreads, 1) few_rows_kernel(FewRowsWork work, EpilogueWork epilogue, int stages) {
   using F = Form<kWeight>;
   extern __shared__ __align__(128) unsigned char memory[];
   constexpr int kStageBytes = stage_bytes<kWeight>(kTiles);
@@ -135,16 +130,17 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
     // x: [half][part][token][64], 8 pieces of 16 bytes a token.
+    constexpr int kTokens = kTiles * 8;
     unsigned char* x_stage = stage + F::kWeightBytes;
-    const int tokens = tiles * 8;
-    const int pieces = kHalves * work.parts * tokens * 8;
-    for (int i = threadIdx.x; i < pieces; i += kThreads) {
-      const int piece = i % 8, token = i / 8 % tokens, which = i / (8 * tokens);
-      const int part = which % work.parts, of = which / work.parts;
+    const int piece = static_cast<int>(threadIdx.x) % 8;
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+      const int row = i * (kThreads / 8) + static_cast<int>(threadIdx.x) / 8;
+      const int token = row % kTokens, part = row / kTokens % 2, of = row / (2 * kTokens);
       const int x_chunk = step * kHalves + of;
       if (x_chunk >= chunks) continue;
       const int place = piece ^ ((token & 1) * (F::kCodes ? 1 : 4));
-      copy_async(x_stage + (((of * 2 + part) * kTiles * 8 + token) * 8 + place) * 16,
+      copy_async(x_stage + (row * 8 + place) * 16,
                  x + (static_cast<std::int64_t>(part) * kFewRows + token) * work.inner + x_chunk * kChunk + piece * 8);
     }
   };
@@ -188,17 +184,22 @@ __global__ void __launch_bounds__(kThreads, 1)
       const int piece = F::kCodes ? t * 2 + pair : pair * 4 + t;
       const int place = piece ^ ((quad & 1) * (F::kCodes ? 1 : 4));
 #pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-        if (tile >= tiles) break;
+      for (int part = 0; part < 2; ++part) {
+        uint4 b[kTiles];
 #pragma unroll
-        for (int part = 0; part < 2; ++part) {
-          if (part >= work.parts) break;
-          const uint4 b =
-              *reinterpret_cast<const uint4*>(x_stage + ((part * kTiles * 8 + tile * 8 + quad) * 8 + place) * 16);
-          multiply<F::kBF16>(sums[0][tile], a[0][0], b.x, b.y);
-          multiply<F::kBF16>(sums[1][tile], a[1][0], b.x, b.y);
-          multiply<F::kBF16>(sums[0][tile], a[0][1], b.z, b.w);
-          multiply<F::kBF16>(sums[1][tile], a[1][1], b.z, b.w);
+        for (int tile = 0; tile < kTiles; ++tile) {
+          b[tile] = *reinterpret_cast<const uint4*>(x_stage + ((part * kTiles * 8 + tile * 8 + quad) * 8 + place) * 16);
+        }
+        // Sums of all tiles in turn: none waits for the one before it.
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          multiply<F::kBF16>(sums[0][tile], a[0][0], b[tile].x, b[tile].y);
+          multiply<F::kBF16>(sums[1][tile], a[1][0], b[tile].x, b[tile].y);
+        }
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+          multiply<F::kBF16>(sums[0][tile], a[0][1], b[tile].z, b[tile].w);
+          multiply<F::kBF16>(sums[1][tile], a[1][1], b[tile].z, b[tile].w);
         }
       }
     }
@@ -261,13 +262,22 @@ void launch(cudaStream_t stream, const FewRowsWork& work, const EpilogueWork& ep
     return fitting;
   }();
   const auto blocks = static_cast<unsigned>((work.width + kBlockRows - 1) / kBlockRows);
-  kernel<<<blocks, kThreads, stages * kStageBytes, stream>>>(work, epilogue, (work.rows + 7) / 8, stages);
+  kernel<<<blocks, kThreads, stages * kStageBytes, stream>>>(work, epilogue, stages);
   check_launch("few_rows");
 }
 
 template <DType kWeight>
 void launch_for_rows(cudaStream_t stream, const FewRowsWork& work, const EpilogueWork& epilogue) {
-  work.rows <= 16 ? launch<kWeight, 2>(stream, work, epilogue) : launch<kWeight, 8>(stream, work, epilogue);
+  switch (few_rows_padded(work.rows)) {
+    case 16:
+      return launch<kWeight, 2>(stream, work, epilogue);
+    case 32:
+      return launch<kWeight, 4>(stream, work, epilogue);
+    case 56:
+      return launch<kWeight, 7>(stream, work, epilogue);
+    default:
+      return launch<kWeight, 8>(stream, work, epilogue);
+  }
 }
 
 }  // namespace

@@ -174,6 +174,28 @@ std::vector<cublasLtMatmulAlgo_t> all_candidates(CudaDevice& gpu, const LtShape&
   return found;
 }
 
+/// Other settings of an offered algorithm that the library accepts for this shape. For scales in vectors it offers one
+/// alone of some fifty, and not the fastest: 20 % slower for K = 9728.
+std::vector<cublasLtMatmulAlgo_t> variations(CudaDevice& gpu, Description& d, const cublasLtMatmulAlgo_t& offered) {
+  constexpr std::uint32_t kMostOptions = 16;
+  std::uint32_t most = 0;
+  std::size_t written = 0;
+  if (cublasLtMatmulAlgoCapGetAttribute(&offered, CUBLASLT_ALGO_CAP_CUSTOM_OPTION_MAX, &most, sizeof most, &written) !=
+      CUBLAS_STATUS_SUCCESS) {
+    return {};
+  }
+  std::vector<cublasLtMatmulAlgo_t> accepted;
+  for (std::uint32_t option = 0; option <= std::min(most, kMostOptions); ++option) {
+    for (std::uint16_t cluster = 0; cluster < CUBLASLT_CLUSTER_SHAPE_END; ++cluster) {
+      cublasLtMatmulAlgo_t varied = offered;
+      cublasLtMatmulAlgoConfigSetAttribute(&varied, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, &option, sizeof option);
+      cublasLtMatmulAlgoConfigSetAttribute(&varied, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &cluster, sizeof cluster);
+      if (std::memcmp(&varied, &offered, sizeof varied) != 0 && agrees(gpu, d, varied)) accepted.push_back(varied);
+    }
+  }
+  return accepted;
+}
+
 /// A pair of events around a call.
 class Stopwatch {
  public:
@@ -221,16 +243,38 @@ std::size_t bytes_of(std::int32_t type) {
 struct Timed {
   cublasLtMatmulAlgo_t algorithm{};
   std::vector<float> times;
-  float median() {
-    std::ranges::sort(times);
-    return times[times.size() / 2];
+  bool offered = true;
+  float median() const {
+    std::vector<float> sorted = times;
+    std::ranges::sort(sorted);
+    return sorted[sorted.size() / 2];
   }
 };
 
-/// The fastest of `found`; nothing when none of them runs or there is no memory to try them in.
+/// The first and the last rows of out, as they lie.
+std::string some_rows(cudaStream_t stream, const LtShape& shape, const void* out) {
+  constexpr std::int64_t kRows = 64;
+  const std::int64_t row_bytes = shape.out_stride * static_cast<std::int64_t>(bytes_of(shape.out_type));
+  const std::int64_t rows = std::min(shape.rows, kRows);
+  const auto bytes = static_cast<std::size_t>((rows - 1) * row_bytes) +
+                     static_cast<std::size_t>(shape.width) * bytes_of(shape.out_type);
+  std::string found(2 * bytes, '\0');
+  const auto* at = static_cast<const std::byte*>(out);
+  for (const std::int64_t first : {std::int64_t{0}, shape.rows - rows}) {
+    check(cudaMemcpyAsync(found.data() + (first > 0 ? bytes : 0), at + first * row_bytes, bytes, cudaMemcpyDeviceToHost,
+                          stream),
+          "cudaMemcpyAsync");
+  }
+  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  return found;
+}
+
+/// The fastest of `found`, of which the first `offered` come from the library as they are; one that does not must
+/// compute the same bits as the first. Nothing when none runs or there is no memory to try them in.
 std::optional<cublasLtMatmulAlgo_t> measure(CudaDevice& gpu, cudaStream_t stream, const LtShape& shape,
                                             const LtOperands& operands, Description& d,
-                                            const std::vector<cublasLtMatmulAlgo_t>& found, void* workspace) {
+                                            const std::vector<cublasLtMatmulAlgo_t>& found, std::size_t offered,
+                                            void* workspace) {
   constexpr int kRounds = 9;
   constexpr float kHopeless = 1.4f;  // after a warm round
   void* out = operands.out;
@@ -248,7 +292,7 @@ std::optional<cublasLtMatmulAlgo_t> measure(CudaDevice& gpu, cudaStream_t stream
   std::vector<Timed> timed;
   for (const cublasLtMatmulAlgo_t& algorithm : found) {
     if (enqueue(gpu, stream, shape, operands, out, d, algorithm, workspace) == CUBLAS_STATUS_SUCCESS) {
-      timed.push_back({algorithm, {}});
+      timed.push_back({algorithm, {}, timed.size() < offered});
     }
   }
   for (int round = 0; round < kRounds && !timed.empty(); ++round) {
@@ -262,15 +306,25 @@ std::optional<cublasLtMatmulAlgo_t> measure(CudaDevice& gpu, cudaStream_t stream
     if (round == 1) std::erase_if(timed, [best](const Timed& one) { return one.times.back() > kHopeless * best; });
   }
   check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
-  Timed* best = nullptr;
-  const auto cost = [](Timed& one) { return one.median() * (splits_sums(one.algorithm) ? 1 / kSplitGain : 1.0f); };
+  const auto cost = [](const Timed& one) {
+    return one.median() * (splits_sums(one.algorithm) ? 1 / kSplitGain : 1.0f);
+  };
+  std::ranges::sort(timed, [&cost](const Timed& a, const Timed& b) { return cost(a) < cost(b); });
+  const auto bits_of = [&](const cublasLtMatmulAlgo_t& algorithm) {
+    const cublasStatus_t status = enqueue(gpu, stream, shape, operands, out, d, algorithm, workspace);
+    return status == CUBLAS_STATUS_SUCCESS ? some_rows(stream, shape, out) : std::string();
+  };
+  std::string expected;
   for (Timed& one : timed) {
-    if (best == nullptr || cost(one) < cost(*best)) best = &one;
+    if (!one.offered) {
+      if (expected.empty()) expected = bits_of(found.front());
+      if (expected.empty() || bits_of(one.algorithm) != expected) continue;
+    }
+    spdlog::debug("cuBLASLt: {}: {:.4f} ms, {} of {} candidates", words_of(shape), one.median(),
+                  one.offered ? "offered" : "varied", found.size());
+    return one.algorithm;
   }
-  if (best == nullptr) return std::nullopt;
-  spdlog::debug("cuBLASLt: {}: {:.4f} ms, algorithm {} of {}, the first takes {:.4f} ms", words_of(shape),
-                best->median(), best - timed.data(), found.size(), timed.front().median());
-  return best->algorithm;
+  return std::nullopt;
 }
 
 std::string bytes_of_shape(const LtShape& shape) {
@@ -337,11 +391,19 @@ std::optional<cublasLtMatmulAlgo_t> choose(const device::ExecutionContext& conte
       choices.erase(stored);
     }
   }
-  const std::vector<cublasLtMatmulAlgo_t> found = all_candidates(gpu, shape, operands, d);
+  std::vector<cublasLtMatmulAlgo_t> found = all_candidates(gpu, shape, operands, d);
   std::optional<cublasLtMatmulAlgo_t> algorithm;
   bool measured = false;
   if (!found.empty()) {
-    if (!stream.capturing()) algorithm = measure(gpu, stream.handle(), shape, operands, d, found, workspace);
+    if (!stream.capturing()) {
+      const std::size_t offered = found.size();
+      constexpr std::size_t kFew = 4;
+      if (offered < kFew) {
+        const std::vector<cublasLtMatmulAlgo_t> varied = variations(gpu, d, cublasLtMatmulAlgo_t(found.front()));
+        found.insert(found.end(), varied.begin(), varied.end());
+      }
+      algorithm = measure(gpu, stream.handle(), shape, operands, d, found, offered, workspace);
+    }
     measured = algorithm.has_value();
     if (!algorithm) algorithm = found.front();
   }

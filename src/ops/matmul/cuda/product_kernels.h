@@ -91,8 +91,9 @@ struct FewRowsWork {
   const void* weight = nullptr;  // [width, inner], 16-byte aligned: e4m3 | e5m2 | i8 | f16 | bf16
   DType weight_dtype = DType::kI8;
   int width = 0, inner = 0;  // inner a multiple of kFewRowsInner
-  const void* x = nullptr;   // [parts, kFewRows, inner]: f16 (bf16 for a bf16 weight) and what rounding left over
-  int parts = 1;
+  /// [2, kFewRows, inner]: f16 (bf16 for a bf16 weight) and what rounding left over; zeros in rows up to
+  /// few_rows_padded(rows).
+  const void* x = nullptr;
   int rows = 0;                         // up to kFewRows
   std::int64_t first_row = 0;           // in out
   const float* row_scale = nullptr;     // [rows] or null
@@ -101,6 +102,8 @@ struct FewRowsWork {
 };
 inline constexpr int kFewRows = 64;
 inline constexpr int kFewRowsInner = 64;
+/// Rows that the kernel multiplies.
+constexpr int few_rows_padded(int rows) { return rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 56 ? 56 : 64; }
 void multiply_few_rows(cudaStream_t stream, const FewRowsWork& work, const EpilogueWork& epilogue);
 
 }  // namespace octavo::ops
