@@ -2,7 +2,7 @@
 //
 // Mapping: a block of threads a row. A row of up to kThreads * kHeld keys stays in registers between its maximum, its
 // sum
-//   and its weights; a longer one is read three times. Bound by memory: 4 bytes read and 2 or 4 written a score.
+//   and its weights; a longer one is read twice. Bound by memory: 4 bytes read and 2 or 4 written a score.
 #include <cfloat>
 
 #include "device/cuda/cuda_launch.h"
@@ -38,9 +38,49 @@ struct Sum {
   __device__ float operator()(float a, float b) const { return a + b; }
 };
 
+/// A row that registers do not hold: largest and sum in one pass, weights in a second.
+template <typename Weight, int kThreads, typename Score>
+__device__ void softmax_long(const Score& score, Weight* weights, int keys, int visible, float* shared) {
+  constexpr int kAtOnce = 8;
+  float largest = -FLT_MAX, sum = 0;
+  for (int first = threadIdx.x; first < visible; first += kAtOnce * kThreads) {
+    float values[kAtOnce];
+    float here = largest;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      values[i] = score(first + i * kThreads);
+      here = fmaxf(here, values[i]);
+    }
+    sum *= __expf(largest - here);
+    largest = here;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i * kThreads < visible) sum += __expf(values[i] - largest);
+    }
+  }
+  const float own = largest;
+  largest = over_block<kThreads>(largest, shared, Larger());
+  sum = over_block<kThreads>(sum * __expf(own - largest), shared, Sum());
+  const float inverse = 1.0f / sum;
+  // Weights end before or where the scores of their step end: a step's scores are read before anything is written.
+  for (int first = threadIdx.x; first - static_cast<int>(threadIdx.x) < keys; first += kAtOnce * kThreads) {
+    float values[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int key = first + i * kThreads;
+      values[i] = key < visible ? __expf(score(key) - largest) * inverse : 0.0f;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i * kThreads < keys) put(weights, first + i * kThreads, values[i]);
+    }
+  }
+}
+
 /// NaN scores must come out as NaN: fmaxf drops them, the sum keeps them.
 template <typename Weight, int kThreads, int kHeld>
-__global__ void __launch_bounds__(kThreads) softmax(SoftmaxRows rows) {
+__global__ void __launch_bounds__(kThreads, kThreads == 512 ? 2 : 1) softmax(SoftmaxRows rows) {
   __shared__ float shared[32];
   const std::int64_t query = blockIdx.x % rows.queries, head = blockIdx.x / rows.queries;
   float* scores = rows.scores + head * rows.head_stride + query * rows.row_stride;
@@ -54,49 +94,31 @@ __global__ void __launch_bounds__(kThreads) softmax(SoftmaxRows rows) {
     if (key >= visible) return -FLT_MAX;
     return bias == nullptr ? scores[key] : scores[key] + bias[key];
   };
+  if (keys > kThreads * kHeld) {
+    softmax_long<Weight, kThreads>(score, weights, keys, visible, shared);
+    return;
+  }
   float values[kHeld];
-  const bool held = keys <= kThreads * kHeld;
   float largest = -FLT_MAX;
-  if (held) {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      const int key = i * kThreads + static_cast<int>(threadIdx.x);
-      values[i] = score(key);
-      largest = fmaxf(largest, values[i]);
-    }
-  } else {
-#pragma unroll 4
-    for (int key = threadIdx.x; key < visible; key += kThreads) largest = fmaxf(largest, score(key));
+  for (int i = 0; i < kHeld; ++i) {
+    values[i] = score(i * kThreads + static_cast<int>(threadIdx.x));
+    largest = fmaxf(largest, values[i]);
   }
   largest = over_block<kThreads>(largest, shared, Larger());
   float sum = 0;
-  if (held) {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      const int key = i * kThreads + static_cast<int>(threadIdx.x);
-      values[i] = key < visible ? __expf(values[i] - largest) : 0.0f;
-      sum += values[i];
-    }
-  } else {
-#pragma unroll 4
-    for (int key = threadIdx.x; key < visible; key += kThreads) sum += __expf(score(key) - largest);
+  for (int i = 0; i < kHeld; ++i) {
+    const int key = i * kThreads + static_cast<int>(threadIdx.x);
+    values[i] = key < visible ? __expf(values[i] - largest) : 0.0f;
+    sum += values[i];
   }
   sum = over_block<kThreads>(sum, shared, Sum());
   const float inverse = 1.0f / sum;
-  if (held) {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      const int key = i * kThreads + static_cast<int>(threadIdx.x);
-      if (key < keys) put(weights, key, values[i] * inverse);
-    }
-  } else {
-    // Weights end before or where the scores of their step end: a step's scores are read before anything is written.
-    for (int first = 0; first < keys; first += kThreads) {
-      const int key = first + static_cast<int>(threadIdx.x);
-      const float weight = key < visible ? __expf(score(key) - largest) * inverse : 0.0f;
-      __syncthreads();
-      if (key < keys) put(weights, key, weight);
-    }
+  for (int i = 0; i < kHeld; ++i) {
+    const int key = i * kThreads + static_cast<int>(threadIdx.x);
+    if (key < keys) put(weights, key, values[i] * inverse);
   }
 }
 

@@ -2,8 +2,8 @@
 //
 // For heads that the fused kernels do not have (the autoencoder's one head of 512, where this is three times as fast as
 // cuDNN's own) and for what they do not compute (T5's bias, CLIP's mask). Scores are f32; a chunk of queries at a time
-// passes through scratch, so that they never take more than kScoreBytes. bf16 weights of the softmax are rounded once
-// before their product with v.
+// passes through scratch, so that they take some kScoreBytes and not S x S. bf16 weights of the softmax are rounded
+// once before their product with v.
 #include <algorithm>
 #include <array>
 #include <compare>
@@ -135,10 +135,12 @@ struct Plan {
 
 Plan plan_of(const AttentionArgs& args) {
   constexpr std::int64_t kRowUnit = 8, kChunkUnit = 64;
+  constexpr std::int64_t kLeastRows = 2048;  // of all heads together: fewer leave the second product half idle
   Plan plan;
   plan.score_row = (args.k.dim(2) + kRowUnit - 1) / kRowUnit * kRowUnit;
   const std::int64_t row_bytes = args.q.dim(1) * plan.score_row * static_cast<std::int64_t>(sizeof(float));
-  plan.chunk = std::max(kChunkUnit, kScoreBytes / row_bytes / kChunkUnit * kChunkUnit);
+  plan.chunk = std::max(kScoreBytes / row_bytes, kLeastRows / args.q.dim(1)) / kChunkUnit * kChunkUnit;
+  plan.chunk = std::max(plan.chunk, kChunkUnit);
   plan.chunk = std::min(plan.chunk, args.q.dim(2));
   plan.score_bytes = static_cast<std::size_t>(plan.chunk * row_bytes);
   return plan;
