@@ -196,6 +196,7 @@ TEST(AutoencoderCuda, DISABLED_full_size) {
   ASSERT_TRUE(decoder.ok()) << decoder.status().to_string();
   const GpuTensor latents(gpu, TestTensor::random(DType::kF32, Shape{1, 16, side / 8, side / 8}, 1)),
       picture(gpu, TestTensor(DType::kF32, Shape{1, side, side, 3}));
+  decoder->set_memory({.whole_pixels = side * side});
   const auto decode = [&](device::ExecutionContext& context) { decoder->decode(context, latents, picture); };
   const auto seconds = [](auto since) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
