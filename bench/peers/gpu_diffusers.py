@@ -5,12 +5,12 @@ A synthetic Stable Diffusion 3.5 folder is drawn on the GPU (weights of the spre
 config.json as the released model's, tokenizers of octavo-tiny) and written to --work. Then, one after another:
 
   eager     diffusers, bf16, as `StableDiffusion3Pipeline` runs
-  blocks    diffusers, bf16, its blocks compiled (torch.compile), cuDNN's attention, the VAE compiled
-  compile   diffusers, bf16, the whole transformer compiled (minutes), cuDNN's attention, the VAE compiled
+  blocks    diffusers, bf16, its blocks compiled (torch.compile), cuDNN's attention, with --compile-vae the VAE, too
+  compile   diffusers, bf16, the whole transformer compiled (minutes), cuDNN's attention
   fp8       as blocks, with products in FP8: inputs a scale a token, weights a scale a channel (torch._scaled_mm)
   octavo    `octavo bench --suite e2e` on the folder, in each of --octavo-precisions
 
-and one table is printed, JSON beside it. A picture is text encoders, denoising and decoding; each figure is the median
+in the order octavo, eager, parity, the compiled ones; one table is printed, JSON beside it, also when it is interrupted. A picture is text encoders, denoising and decoding; each figure is the median
 of --rounds after a warm-up. "start" is from the start of a process to its first picture: Octavo's own, and with --start
 that of a Python process that loads the folder and draws one picture in bf16 eager.
 
@@ -68,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", default="eager,blocks,fp8", help="of eager, blocks, compile, fp8; or none")
     parser.add_argument("--octavo-precisions", default="bf16,fp8", help="or none")
     parser.add_argument("--octavo-flags", default="", help="more flags for octavo bench, in one string")
+    parser.add_argument("--compile-vae", action="store_true", help="in the compiled peers")
     parser.add_argument("--start", action="store_true", help="time a Python process from its start to a first picture")
     parser.add_argument("--parity", action="store_true")
     parser.add_argument("--parity-timesteps", default="1000,900,700,450,200,60")
@@ -362,8 +363,9 @@ def run_diffusers(peer: str, parts, args, torch):
         else:
             for block in pipe.transformer.transformer_blocks:
                 block.compile(fullgraph=True)
-        pipe.vae.to(memory_format=torch.channels_last)
-        pipe.vae.decode = torch.compile(decode, mode="max-autotune-no-cudagraphs" if peer == "compile" else None)
+        if args.compile_vae:
+            pipe.vae.to(memory_format=torch.channels_last)
+            pipe.vae.decode = torch.compile(decode)
     from torch.nn.attention import SDPBackend, sdpa_kernel
     backends = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     try:
@@ -545,19 +547,23 @@ def main() -> int:
         write_model(parts, args)
         size = sum(p.stat().st_size for p in args.work.rglob("*.safetensors"))
         say(f"{size / 1e9:.1f} GB written to {args.work}")
+        for precision in args.octavo_precisions:
+            rows.append(run_octavo(precision, args))
+            save()
+        peers = sorted(args.peers, key=PEERS.index)
+        for peer in [p for p in peers if p == "eager"]:
+            rows.append(run_diffusers(peer, parts, args, torch))
+            save()
         if args.parity:
             report["parity"] = run_parity(parts, args, torch)
             save()
-        for peer in sorted(args.peers, key=PEERS.index):
+        for peer in [p for p in peers if p != "eager"]:
             rows.append(run_diffusers(peer, parts, args, torch))
             save()
         parts = None
         gc.collect()
         if args.device == "cuda":
             torch.cuda.empty_cache()
-        for precision in args.octavo_precisions:
-            rows.append(run_octavo(precision, args))
-            save()
         if args.start:
             begin = time.perf_counter()
             own = [a for a in sys.argv[1:] if a not in ("--start", "--parity")]
@@ -572,8 +578,12 @@ def main() -> int:
             else:
                 say(f"the start could not be timed: {child.stderr[-1500:]}")
             save()
-        print_table(rows)
+    except KeyboardInterrupt:
+        say("interrupted: what was measured until then follows")
+        report["interrupted"] = True
     finally:
+        save()
+        print_table(rows)
         if not args.keep:
             shutil.rmtree(args.work, ignore_errors=True)
     return 1 if any("error" in row for row in rows) else 0

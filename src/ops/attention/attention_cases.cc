@@ -31,7 +31,9 @@ constexpr AttentionShape kFullSize[] = {
 
 CaseList attention_cases(device::Device& device) {
   std::vector<OpCase> cases;
-  for (const DType dtype : case_dtypes(device.traits())) {
+  std::vector<DType> dtypes = case_dtypes(device.traits());
+  if (full_size(device.traits())) dtypes.push_back(DType::kF16);  // as kernels of our own want it; out is bf16
+  for (const DType dtype : dtypes) {
     for (const AttentionShape& shape :
          full_size(device.traits()) ? std::span<const AttentionShape>(kFullSize) : kShapes) {
       auto tensors = std::make_shared<CaseTensors>(device);
@@ -42,7 +44,8 @@ CaseList attention_cases(device::Device& device) {
       if (shape.bias) args.bias = tensors->random(DType::kF32, Shape{shape.heads, shape.queries, shape.keys});
       args.score_factor = 0.125f;
       args.causal = shape.causal;
-      args.out = tensors->zeros(dtype, Shape{shape.batch, shape.queries, shape.heads * shape.width});
+      args.out = tensors->zeros(dtype == DType::kF16 ? DType::kBF16 : dtype,
+                                Shape{shape.batch, shape.queries, shape.heads * shape.width});
       const double pairs = static_cast<double>(shape.batch * shape.heads * shape.queries) *
                            static_cast<double>(shape.keys) * (shape.causal ? 0.5 : 1.0);
       const double bytes =
