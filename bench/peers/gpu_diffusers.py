@@ -10,9 +10,10 @@ config.json as the released model's, tokenizers of octavo-tiny) and written to -
   fp8       as blocks, with products in FP8: inputs a scale a token, weights a scale a channel (torch._scaled_mm)
   octavo    `octavo bench --suite e2e` on the folder, in each of --octavo-precisions
 
-in the order octavo, eager, parity, the compiled ones; one table is printed, JSON beside it, also when it is interrupted. A picture is text encoders, denoising and decoding; each figure is the median
-of --rounds after a warm-up. "start" is from the start of a process to its first picture: Octavo's own, and with --start
-that of a Python process that loads the folder and draws one picture in bf16 eager.
+in the order octavo, eager, parity, the compiled ones; one table is printed, JSON beside it, also when it is
+interrupted. A picture is text encoders, denoising and decoding; each figure is the median of --rounds after a warm-up.
+"start" is from the start of a process to its first picture: Octavo's own, and with --start that of a Python process that
+loads the folder and draws one picture in bf16 eager.
 
 --parity: velocities of the transformer at the same text, latents and noise levels, as relative error
 |v - r| / |r| against diffusers in f32 (TF32 off): diffusers in bf16 (the floor), its fp8, Octavo in bf16 and fp8. Needs
