@@ -140,8 +140,10 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
   const device::DeviceTraits& traits = device->traits();
   layers::Precision precision = precision_of(options.precision, traits.preferred_dtype);
   const bool on_gpu = traits.kind != device::DeviceKind::kCpu;
-  if (precision.activations == DType::kBF16) precision.residuals = traits.preferred_residual_dtype;
-  precision.quantize_t5 = on_gpu;
+  if (precision.activations == DType::kBF16) {
+    precision.residuals = options.residuals.value_or(traits.preferred_residual_dtype);
+  }
+  precision.quantize_t5 = options.quantize_t5.value_or(on_gpu);
   models::Residencies residencies;
   if (on_gpu && options.vram != LoadOptions::Vram::kFull) {
     residencies = {.text_encoders = layers::Residency::kStreamed, .modulations = layers::Residency::kStreamed};

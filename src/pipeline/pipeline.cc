@@ -405,13 +405,22 @@ Result<image::Image> Pipeline::decode(const DenoiseState& state) {
 Result<generation::GenerationResult> Pipeline::generate(const generation::GenerationRequest& request,
                                                         const generation::RunControl& control) {
   device_->attach_thread();
+  const auto out_of_memory = [this] {
+    return resource_exhausted(traits().kind == device::DeviceKind::kCpu ? "memory" : "GPU memory",
+                              "it ran out while drawing; use a smaller picture or batch, or --vram min");
+  };
   try {
+    try {
+      return draw(request, control);
+    } catch (const std::bad_alloc&) {
+      // A library found none while memory was kept for reuse: it has been given back by now. What was half made is gone.
+      steps_.clear();
+    }
     return draw(request, control);
   } catch (const device::DeviceError& error) {
     throw generation::GeneratorLost(error.what());
   } catch (const std::bad_alloc&) {
-    return resource_exhausted(traits().kind == device::DeviceKind::kCpu ? "memory" : "GPU memory",
-                              "it ran out while drawing; use a smaller picture or batch, or --vram min");
+    return out_of_memory();
   }
 }
 

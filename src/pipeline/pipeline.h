@@ -45,6 +45,10 @@ struct LoadOptions {
   enum class Vram { kFull, kBalanced, kMin };
   Vram vram = Vram::kFull;
   int images_per_forward = 0;  // 1 to 8; 0 = as many as fill the device
+  /// f32 | bf16: of the transformer's residual streams beside bf16 products; nothing = as the device prefers.
+  std::optional<DType> residuals;
+  /// Whether kFp8 and kW8a16 make T5's weights E4M3 too; nothing = on a GPU, where memory is short.
+  std::optional<bool> quantize_t5;
 };
 
 /// "full" | "balanced" | "min"; errors name the flag --vram.

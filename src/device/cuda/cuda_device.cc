@@ -87,13 +87,16 @@ CudaDevice*& device_of_process() {
   return device;
 }
 
+/// For a library's call that failed: whether memory was the reason. Then the caller may try again, with all that there is.
 /// cuDNN calls a lack of memory an internal error: what its handles and modules take is less than this.
 bool memory_is_short() {
   constexpr std::size_t kEnough = std::size_t{192} << 20;
   std::size_t available = 0, total = 0;
   const bool short_now = cudaMemGetInfo(&available, &total) == cudaSuccess && available < kEnough;
-  if (short_now) cudaGetLastError();
-  return short_now;
+  if (!short_now) return false;
+  cudaGetLastError();
+  MemoryCache::instance().trim();  // what is only kept may be all that the next try needs
+  return true;
 }
 
 void free_pinned(void* data, std::size_t) { cudaFreeHost(data); }

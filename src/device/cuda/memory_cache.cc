@@ -35,7 +35,7 @@ Result<Buffer> MemoryCache::allocate(std::size_t bytes) {
   if (const auto found = kept_.lower_bound(size); found != kept_.end() && found->first <= size + size / 8) {
     check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     void* data = found->second;
-    count(found->first);
+    count(bytes);
     kept_.erase(found);
     return Buffer(data, bytes, give_back);
   }
@@ -64,17 +64,16 @@ Result<Buffer> MemoryCache::allocate(std::size_t bytes) {
   statistics_.reserved_bytes += size;
   statistics_.peak_reserved_bytes = std::max(statistics_.peak_reserved_bytes, statistics_.reserved_bytes);
   sizes_[data] = size;
-  count(size);
+  count(bytes);
   return Buffer(data, bytes, give_back);
 }
 
-void MemoryCache::give_back(void* data, std::size_t) { instance().release(data); }
+void MemoryCache::give_back(void* data, std::size_t bytes) { instance().release(data, bytes); }
 
-void MemoryCache::release(void* data) {
+void MemoryCache::release(void* data, std::size_t bytes) {
   const std::lock_guard lock(mutex_);
-  const std::size_t size = sizes_.at(data);
-  statistics_.used_bytes -= size;
-  kept_.emplace(size, data);
+  statistics_.used_bytes -= bytes;
+  kept_.emplace(sizes_.at(data), data);
 }
 
 MemoryStatistics MemoryCache::statistics() const {

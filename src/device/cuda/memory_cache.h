@@ -24,7 +24,7 @@ class MemoryCache {
 
  private:
   static void give_back(void* data, std::size_t bytes);
-  void release(void* data);
+  void release(void* data, std::size_t bytes);
   void trim_locked();
   mutable std::mutex mutex_;
   std::multimap<std::size_t, void*> kept_;        // by size
