@@ -98,6 +98,8 @@ class Event {
   virtual ~Event() = default;
   /// From `earlier`, an event of the same device; waits until both are reached.
   virtual double seconds_since(const Event& earlier) const = 0;
+  /// Returns when it is reached; throws DeviceError when the device is lost.
+  virtual void wait() const = 0;
 };
 
 class Stream {

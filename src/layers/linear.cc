@@ -159,7 +159,9 @@ Linear Linear::load_joined(LoadContext& load, std::span<const std::string> prefi
 LinearInput Linear::input_in(const ops::ExecutionContext& context, const TensorView& buffer, Shape shape,
                              DType plain_dtype) const {
   LinearInput input;
-  if (!quantized_ || context.tapped() || !quantized_->takes_fused_codes(context.traits())) {
+  // Fused codes are those of activations in bf16.
+  if (!quantized_ || context.tapped() || plain_dtype != DType::kBF16 ||
+      !quantized_->takes_fused_codes(context.traits())) {
     input.plain = TensorView(buffer.data(), plain_dtype, shape);
     OCTAVO_CHECK(input.plain.byte_count() <= buffer.byte_count(), "an input of {} in {} bytes", shape.to_string(),
                  buffer.byte_count());

@@ -138,7 +138,7 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
   choice.threads = options.threads;
   OCTAVO_ASSIGN_OR_RETURN(auto device, device::create_device(choice));
   const device::DeviceTraits& traits = device->traits();
-  layers::Precision precision = precision_of(options.precision, traits.preferred_dtype);
+  layers::Precision precision = precision_of(options.precision, options.activations.value_or(traits.preferred_dtype));
   const bool on_gpu = traits.kind != device::DeviceKind::kCpu;
   if (precision.activations == DType::kBF16) {
     precision.residuals = options.residuals.value_or(traits.preferred_residual_dtype);
@@ -186,6 +186,8 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
     pipeline->context_->set_side(pipeline->side_context_.get());
   }
   pipeline->images_per_forward_ = options.images_per_forward;
+  OCTAVO_ASSIGN_OR_RETURN(pipeline->step_flags_,
+                          pipeline->device_->allocate(2 * sizeof(std::int32_t), device::MemoryKind::kPinnedHost));
   pipeline->context_->set_kernel_overrides(options.kernels);
   pipeline->dtype_ = precision.activations;
   pipeline->capabilities_ = describe(pipeline->model_);

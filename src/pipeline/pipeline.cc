@@ -49,7 +49,7 @@ struct Pipeline::Run {
   models::MmditConditioning conditioning;  // a row a branch
   TransformerStep* step = nullptr;
   TensorView skipped;                               // [B, C, height, width] f32; undefined without skip-layer guidance
-  TensorView all_finite;                            // [1] i32
+  TensorView all_finite;                            // [2] i32: of even and of odd steps
   TensorView known_image, known_noise, known_mask;  // of an inpainting run; else undefined
 };
 
@@ -215,7 +215,7 @@ Result<Pipeline::Run> Pipeline::start_run(std::span<const DenoiseState> states) 
   const Shape skipped_shape{images, transformer.out_channels, shape[2], shape[3]};
   const bool skips = run.guidance.enabled() && run.skip_layers.enabled();
   const std::size_t skipped_at = skips ? place(DType::kF32, skipped_shape) : 0,
-                    finite_at = place(DType::kI32, Shape{1});
+                    finite_at = place(DType::kI32, Shape{2});
   const Shape mask_shape{images, shape[2], shape[3]};
   const bool known = first.known.has_value();
   const std::size_t known_image_at = known ? place(DType::kF32, shape) : 0;
@@ -229,7 +229,7 @@ Result<Pipeline::Run> Pipeline::start_run(std::span<const DenoiseState> states) 
   run.conditioning.context = view(context_at, DType::kF32, context_shape);
   run.conditioning.modulations = view(modulation_at, DType::kF32, modulation_shape);
   if (skips) run.skipped = view(skipped_at, DType::kF32, skipped_shape);
-  run.all_finite = view(finite_at, DType::kI32, Shape{1});
+  run.all_finite = view(finite_at, DType::kI32, Shape{2});
 
   if (known) {
     const auto copy = [&](std::size_t at, const Shape& extents, std::vector<float> KnownLatents::*values) {
@@ -335,29 +335,49 @@ Status Pipeline::advance_together(std::span<DenoiseState> states, int until_step
   generation::Progress progress{first.image_index, first.request.image_count, run.sampler.step(), run.sampler.steps(),
                                 std::string(telemetry::kDenoise)};
   const device::ProfilerRange range(*device_, "denoise");
+  // A GPU is handed the next step before the last one is looked at: it never waits for this thread.
+  const bool ahead = traits().kind != device::DeviceKind::kCpu && !on_call_ && !context_->tapped();
+  auto* const finite = static_cast<std::int32_t*>(step_flags_.data());
+  struct Enqueued {
+    int step;
+    std::unique_ptr<device::Event> done;
+  };
+  std::optional<Enqueued> last_step;
+  const auto settle = [&]() -> Status {
+    if (!last_step) return {};
+    const int step = last_step->step;
+    last_step->done->wait();
+    last_step.reset();
+    if (finite[step % 2] == 0) {
+      return internal_error(
+          "denoise", fmt::format("the latents hold NaN or infinity after step {} of {}", step, run.sampler.steps()));
+    }
+    progress.step = step;
+    if (control.on_progress) control.on_progress(progress);
+    return {};
+  };
   Status status;
   while (run.sampler.step() < last) {
     status = check_control(control);
     if (!status.ok()) break;
     run.sampler.advance(*context_, velocity);
+    const int step = run.sampler.step();
     if (run.known_mask.defined()) {
       ops::blend_known(*context_, {.image = run.known_image,
                                    .noise = run.known_noise,
                                    .mask = run.known_mask,
-                                   .sigma = run.sampler.sigmas()[static_cast<std::size_t>(run.sampler.step())],
+                                   .sigma = run.sampler.sigmas()[static_cast<std::size_t>(step)],
                                    .latents = run.sampler.latents()});
     }
-    ops::check_finite(*context_, {.x = run.sampler.latents(), .all_finite = run.all_finite});
-    std::int32_t all_finite = 0;
-    device_->copy_to_host(*stream_, &all_finite, run.all_finite.data(), sizeof all_finite);
-    stream_->synchronize();
-    if (all_finite == 0) {
-      return internal_error("denoise", fmt::format("the latents hold NaN or infinity after step {} of {}",
-                                                   run.sampler.step(), run.sampler.steps()));
-    }
-    progress.step = run.sampler.step();
-    if (control.on_progress) control.on_progress(progress);
+    const TensorView flag = run.all_finite.slice(0, step % 2, 1);
+    ops::check_finite(*context_, {.x = run.sampler.latents(), .all_finite = flag});
+    device_->copy_to_host(*stream_, finite + step % 2, flag.data(), sizeof(std::int32_t));
+    Enqueued enqueued{step, stream_->record_event()};
+    if (ahead) OCTAVO_RETURN_IF_ERROR(settle());
+    last_step = std::move(enqueued);
+    if (!ahead) OCTAVO_RETURN_IF_ERROR(settle());
   }
+  OCTAVO_RETURN_IF_ERROR(settle());
   std::vector<sampling::SamplerState> parts = sampling::split_state(run.sampler.save(*context_));
   for (std::size_t i = 0; i < states.size(); ++i) states[i].sampler = std::move(parts[i]);
   return status;
@@ -413,7 +433,8 @@ Result<generation::GenerationResult> Pipeline::generate(const generation::Genera
     try {
       return draw(request, control);
     } catch (const std::bad_alloc&) {
-      // A library found none while memory was kept for reuse: it has been given back by now. What was half made is gone.
+      // A library found none while memory was kept for reuse: it has been given back by now. What was half made is
+      // gone.
       steps_.clear();
     }
     return draw(request, control);

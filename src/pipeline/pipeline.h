@@ -45,6 +45,8 @@ struct LoadOptions {
   enum class Vram { kFull, kBalanced, kMin };
   Vram vram = Vram::kFull;
   int images_per_forward = 0;  // 1 to 8; 0 = as many as fill the device
+  /// f32 | bf16: what is not in 8 bits with kFp8 and kW8a16; nothing = as the device prefers.
+  std::optional<DType> activations;
   /// f32 | bf16: of the transformer's residual streams beside bf16 products; nothing = as the device prefers.
   std::optional<DType> residuals;
   /// Whether kFp8 and kW8a16 make T5's weights E4M3 too; nothing = on a GPU, where memory is short.
@@ -176,6 +178,7 @@ class Pipeline final : public generation::Generator {
   device::Arena arena_, side_arena_;
   std::unique_ptr<device::ExecutionContext> side_context_, context_;
   int images_per_forward_ = 0;
+  device::Buffer step_flags_;  // two i32 in pinned memory: whether the latents after even and odd steps were finite
   models::Sd35 model_;
   DType dtype_ = DType::kF32;
   generation::Capabilities capabilities_;

@@ -22,6 +22,7 @@ class CpuEvent final : public Event {
   double seconds_since(const Event& earlier) const override {
     return std::chrono::duration<double>(at_ - static_cast<const CpuEvent&>(earlier).at_).count();
   }
+  void wait() const override {}
 
  private:
   std::chrono::steady_clock::time_point at_ = std::chrono::steady_clock::now();

@@ -77,6 +77,7 @@ class CudaEvent final : public Event {
     check(cudaEventElapsedTime(&milliseconds, before.handle_, handle_), "cudaEventElapsedTime");
     return milliseconds * 1e-3;
   }
+  void wait() const override { check(cudaEventSynchronize(handle_), "cudaEventSynchronize"); }
 
  private:
   cudaEvent_t handle_ = nullptr;
@@ -87,8 +88,8 @@ CudaDevice*& device_of_process() {
   return device;
 }
 
-/// For a library's call that failed: whether memory was the reason. Then the caller may try again, with all that there is.
-/// cuDNN calls a lack of memory an internal error: what its handles and modules take is less than this.
+/// For a library's call that failed: whether memory was the reason. Then the caller may try again, with all that there
+/// is. cuDNN calls a lack of memory an internal error: what its handles and modules take is less than this.
 bool memory_is_short() {
   constexpr std::size_t kEnough = std::size_t{192} << 20;
   std::size_t available = 0, total = 0;
