@@ -124,6 +124,7 @@ void add_bench(CLI::App& app, int& exit_code) {
   bench->add_option("--guidance", request.guidance_scale, "Guidance scale (default: the model's)");
   bench->add_option("--width", request.width, "Pixels (default: the model's)");
   bench->add_option("--height", request.height, "Pixels (default: the model's)");
+  bench->add_option("--batch", request.image_count, "Pictures of a call")->capture_default_str();
   bench->add_option("--seed", request.seed, "Seed")->capture_default_str();
   bench->add_option("--json", options->json_path, "Also write the figures to this file (- = standard output)");
   bench->footer(

@@ -225,6 +225,32 @@ class Bench(unittest.TestCase):
             self.assertGreater(stages["total"]["median_seconds"], stages["denoise"]["median_seconds"])
 
 
+    def test_a_step_op_by_op_of_a_model_that_is_made_up(self):
+        import json
+        with tempfile.TemporaryDirectory() as folder:
+            figures = Path(folder) / "figures.json"
+            done = run("bench", "--suite", "step", "--synthetic", "tiny", *FAST, "--device", "cpu", "--json", str(figures))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("random weights", done.stderr)
+            step = json.loads(figures.read_text())["step"]
+            attention = [row for row in step["step"] if row["op"] == "attention"]
+            self.assertEqual(sum(row["calls"] for row in attention), 6)  # octavo-tiny's blocks
+            self.assertTrue(any(row["op"] == "conv2d" for row in step["decode"]))
+            self.assertTrue(all(row["ms"] > 0 for row in step["step"]))
+
+    def test_several_pictures_and_what_cannot_be_measured(self):
+        done = run("bench", "--suite", "e2e", *FAST, "--repeat", "1", "--batch", "2")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("2 pictures", done.stdout)
+        for arguments, word in ((("--suite", "speed"), "--suite"), (("--suite", "vram", "--device", "cpu"), "vram"),
+                                (("--synthetic", "huge"), "--synthetic"),
+                                (("--synthetic", "tiny", "--model", "x"), "--synthetic")):
+            with self.subTest(arguments=arguments):
+                done = run("bench", *arguments, *FAST)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(word, done.stderr)
+
+
 class TopLevel(unittest.TestCase):
     def test_help_version_and_unknown_commands(self):
         self.assertIn("generate", run("--help").stdout)
