@@ -16,10 +16,11 @@ help: ## this list
 run: build ## install, build, serve the embedded model (PORT=7860 MODEL=models/octavo-tiny)
 	exec build/release/octavo serve --port $(PORT) --model $(MODEL)
 
+# On a machine with an NVIDIA GPU, or with OCTAVO_CUDA=ON, the CUDA backend too (tools/cuda_options).
 .PHONY: build
 build: ## install what is missing and build the release binary
 	tools/install_dependencies
-	cmake --preset release -DOCTAVO_TESTS=OFF
+	cmake --preset release -DOCTAVO_TESTS=OFF $$(tools/cuda_options)
 	cmake --build build/release -j $(JOBS) --target octavo
 
 .PHONY: test
@@ -29,7 +30,7 @@ test: ## build and pass every test (unit, parity, API, sanitizers, fuzz, checks)
 
 .PHONY: format
 format: ## rewrite all sources with clang-format
-	git ls-files '*.cc' '*.h' | xargs clang-format -i
+	git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format -i
 
 .PHONY: clean
 clean: ## remove build output
