@@ -198,6 +198,7 @@ std::vector<OpProfileRow> OpProfile::rows() const {
     row.seconds += call.end->seconds_since(*call.begin);
   }
   std::vector<OpProfileRow> sorted;
+  sorted.reserve(found.size());
   for (auto& [key, row] : found) sorted.push_back(std::move(row));
   std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.seconds > b.seconds; });
   return sorted;

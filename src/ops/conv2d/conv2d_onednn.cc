@@ -121,7 +121,8 @@ void copy(const DeviceTraits& traits, const void* from, void* to, std::size_t by
 }  // namespace
 
 bool conv2d_onednn_supports(const Conv2dArgs& args, const DeviceTraits&) {
-  return packed_weight(args) != nullptr && (!args.bias.defined() || args.bias.dtype() == DType::kF32) && args.weight.packed_for == args.x.dtype() &&
+  return packed_weight(args) != nullptr && (!args.bias.defined() || args.bias.dtype() == DType::kF32) &&
+         args.weight.packed_for == args.x.dtype() &&
          (args.x.dtype() == DType::kBF16 || args.out.dtype() == DType::kF32);
 }
 
