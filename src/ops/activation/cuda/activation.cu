@@ -3,7 +3,8 @@
 // Mapping: a row a block, four vectors of eight elements a thread, held in registers, so that a coded output knows its
 //   largest value before it is written. Rows that are not coded may be any length: more blocks share one.
 // Bytes at [8192, 9728] (fc1's output, GELU, to e4m3): 2 in and 1 out an element: 239 MB; 25 FLOPs an element, of which
-//   an exponential and a division: bound by memory.
+//   an exponential and a division. Measured on an H100 80GB HBM3 (2026-11-25), where a copy reaches 2.80 TB/s: 108.8 us
+//   (2.20 TB/s, 79 % of the copy): instructions weigh as much as memory; in place in bf16 109.7 us (2.91 TB/s).
 #include <algorithm>
 
 #include "ops/activation/activation.h"

@@ -199,6 +199,32 @@ TEST(NormCuda, coded_outputs_equal_the_norm_and_then_quantize_bit_for_bit) {
   }
 }
 
+TEST(NormCuda, one_output_may_be_codes_and_the_other_not) {
+  OCTAVO_REQUIRE_GPU();
+  GpuContext gpu;
+  for (const NormShape& s : {NormShape{2, 3, 2432, 0}, NormShape{2, 3, 40, 0}}) {
+    const NormInputs in(s, kBF16, kBF16);
+    const GpuNormInputs there(gpu, in);
+    const Shape shape = in.x.view().shape();
+    const TestCodes poison(DType::kE4M3, shape);
+    const GpuTensor codes(gpu, poison.codes), scales(gpu, poison.scales), both_codes(gpu, poison.codes),
+        both_scales(gpu, poison.scales), plain(gpu, TestTensor(kBF16, shape)), second(gpu, TestTensor(kBF16, shape));
+    LayerNormArgs args = layer_norm_args(there, Form::kTwice, plain, second);
+    layer_norm(gpu.get(), args);
+    const TestTensor expected = second.download();
+    args.out = both_codes;
+    args.out_dequant_scale = both_scales;
+    layer_norm(gpu.get(), args);  // codes and bf16
+    args.second = {};
+    args.out = codes;
+    args.out_dequant_scale = scales;
+    layer_norm(gpu.get(), args);  // codes alone
+    EXPECT_TRUE(second.download().same_bytes(expected));
+    EXPECT_TRUE(both_codes.download().same_bytes(codes.download()));
+    EXPECT_TRUE(both_scales.download().same_bytes(scales.download()));
+  }
+}
+
 TEST(NormCuda, a_row_does_not_depend_on_its_neighbours_and_runs_repeat) {
   OCTAVO_REQUIRE_GPU();
   GpuContext gpu;
@@ -296,8 +322,8 @@ TEST(NormCuda, qkv_split_norm_equals_the_reference_and_writes_only_its_tokens) {
           const TestTensor k_weight = TestTensor::random(kF32, {s.head_width}, 3, 1.0f, 1.0f);
           const Shape shape{s.batch, s.heads, s.joint, s.head_width};
           const TestTensor q(out_dtype, shape), k(out_dtype, shape), v(out_dtype, shape);
-          const GpuTensor gpu_q(gpu, q), gpu_k(gpu, k), gpu_v(gpu, v), gpu_qkv(gpu, qkv), gpu_q_weight(gpu, q_weight),
-              gpu_k_weight(gpu, k_weight);
+          const GpuTensor gpu_qkv(gpu, qkv), gpu_q_weight(gpu, q_weight), gpu_k_weight(gpu, k_weight);
+          GpuTensor gpu_q(gpu, q), gpu_k(gpu, k), gpu_v(gpu, v);
           const auto args_of = [&](const TensorView& joined, const TensorView& qw, const TensorView& kw,
                                    const TensorView& q_out, const TensorView& k_out, const TensorView& v_out) {
             QkvSplitNormArgs args;
@@ -310,8 +336,8 @@ TEST(NormCuda, qkv_split_norm_equals_the_reference_and_writes_only_its_tokens) {
             return args;
           };
           qkv_split_norm(cpu.with_row("qkv_split_norm", "reference"), args_of(qkv, q_weight, k_weight, q, k, v));
-          qkv_split_norm(gpu.get(), args_of(gpu_qkv, gpu_q_weight, gpu_k_weight, gpu_q, gpu_k, gpu_v));
-          const auto compare = [&](const GpuTensor& actual_there, const TestTensor& expected, const char* part) {
+          const QkvSplitNormArgs there = args_of(gpu_qkv, gpu_q_weight, gpu_k_weight, gpu_q, gpu_k, gpu_v);
+          const auto compare = [&](const GpuTensor& actual_there, const TestTensor& expected, std::string_view part) {
             const TestTensor actual = actual_there.download();
             const auto tokens = [&](const TestTensor& of, std::int64_t begin, std::int64_t count) {
               return of.view().slice(2, begin, count);
@@ -330,9 +356,13 @@ TEST(NormCuda, qkv_split_norm_equals_the_reference_and_writes_only_its_tokens) {
                   << name;
             }
           };
-          if (with_q) compare(gpu_q, q, "q");
-          compare(gpu_k, k, "k");
-          compare(gpu_v, v, "v");
+          for (const std::string_view row : gpu.rows_for(qkv_split_norm_table(), there)) {
+            for (GpuTensor* out : {&gpu_q, &gpu_k, &gpu_v}) out->upload();  // poison
+            qkv_split_norm(gpu.with_row("qkv_split_norm", row), there);
+            if (with_q) compare(gpu_q, q, fmt::format("{} q", row));
+            compare(gpu_k, k, fmt::format("{} k", row));
+            compare(gpu_v, v, fmt::format("{} v", row));
+          }
         }
       }
     }

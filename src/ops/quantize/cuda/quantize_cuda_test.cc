@@ -65,8 +65,8 @@ void expect_equal_to_reference(GpuContext& gpu, const Case& c, const TestTensor&
 TEST(QuantizeCuda, equals_the_reference_bit_for_bit) {
   OCTAVO_REQUIRE_GPU();
   GpuContext gpu;
-  for (const Shape& shape : {Shape{1, 1}, Shape{3, 37}, Shape{2, 3, 128}, Shape{2, 5, 300}, Shape{4, 2432},
-                             Shape{3, 9728}, Shape{2, 16384}, Shape{2, 10001}}) {
+  for (const Shape& shape : {Shape{1, 1}, Shape{3, 37}, Shape{2, 3, 128}, Shape{2, 5, 300}, Shape{4, 1536},
+                             Shape{4, 2432}, Shape{3, 6144}, Shape{3, 9728}, Shape{2, 16384}, Shape{2, 10001}}) {
     for (const DType x : {DType::kF32, DType::kBF16, DType::kF16}) {
       for (const DType format : kFormats) {
         for (const ScaleGrain grain : kGrains) {
