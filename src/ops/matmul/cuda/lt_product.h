@@ -5,6 +5,7 @@
 //
 // The first call with a shape asks for candidates and times them on the real operands (outside graph capture; inside it
 // the first candidate serves); the choice is then fixed for the process and kept in d.cache_folder() for later ones.
+// Where the library offers few, others that it accepts are timed too, and taken if they compute the same bits.
 // Sums over K that are split and added up by several blocks differ in their low bits from those that are not, and how
 // they are split depends on the shape; such algorithms are taken only where they win by kSplitGain.
 #pragma once
