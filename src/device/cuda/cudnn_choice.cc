@@ -10,6 +10,8 @@
 #include <limits>
 #include <map>
 
+#include "base/sha256.h"
+
 namespace octavo::device::cuda {
 namespace {
 
@@ -131,21 +133,26 @@ Choice choose(CudaDevice& device, const std::string& key, const CudnnGraph& grap
   OCTAVO_CHECK(configs.ok(), "{}: {}", key, configs.status().to_string());
   // cuDNN's list begins with what it expects to be fast.
   constexpr int kMostReady = 10, kMostCompiled = 4;
+  constexpr std::size_t kMostWorkspace = std::size_t{256} << 20;
   int ready = 0, compiled = 0;
   std::vector<Plan> plans;
+  Plan modest;  // the least of those that want too much
   std::string refusal = "no config";
   for (const CudnnConfig& config : *configs) {
     if (!config.deterministic || (demands.exact_products && !config.exact_products)) continue;
     int& count = config.compiled ? compiled : ready;
     if (count == (config.compiled ? kMostCompiled : kMostReady)) continue;
     auto plan = CudnnPlan::build(target, config);
-    if (plan.ok()) {
+    if (!plan.ok()) {
+      refusal = plan.status().to_string();
+    } else if ((*plan)->workspace_bytes() > kMostWorkspace) {
+      if (modest == nullptr || (*plan)->workspace_bytes() < modest->workspace_bytes()) modest = *plan;
+    } else {
       plans.push_back(std::move(*plan));
       ++count;
-    } else {
-      refusal = plan.status().to_string();
     }
   }
+  if (plans.empty() && modest != nullptr) plans.push_back(modest);
   OCTAVO_CHECK(!plans.empty(), "{}: cuDNN {} has no plan for it: {}", key, cudnnGetVersion(), refusal);
   return fastest(device, graph, plans);
 }
@@ -170,11 +177,17 @@ std::filesystem::path file_of(CudaDevice& device, const std::string& key) {
   return device.cache_folder() / as_file_name(kind) / (as_file_name(key) + ".json");
 }
 
-/// Nothing when there is no such file or this cuDNN does not take it.
+/// Nothing when there is no such file, it is not whole, or this cuDNN does not take it. A file is the plan's digest, a
+/// line's end, and the plan.
 Plan stored(CudaDevice& device, const std::string& key) {
   std::ifstream file(file_of(device, key), std::ios::binary);
-  if (!file) return nullptr;
+  std::string digest;
+  if (!std::getline(file, digest)) return nullptr;
   const std::string json((std::istreambuf_iterator<char>(file)), {});
+  if (sha256_hex(json) != digest) {
+    spdlog::debug("{}: the stored plan is damaged", key);
+    return nullptr;
+  }
   auto plan = CudnnPlan::from_json(device.cudnn(), json);
   if (plan.ok()) return std::move(*plan);
   spdlog::debug("{}: the stored plan is not taken: {}", key, plan.status().to_string());
@@ -192,7 +205,7 @@ void store(CudaDevice& device, const std::string& key, const CudnnPlan& plan) {
   std::filesystem::create_directories(file.parent_path(), failure);
   {
     std::ofstream out(half, std::ios::binary);
-    out << *json;
+    out << sha256_hex(*json) << '\n' << *json;
     if (!out.flush()) failure = std::make_error_code(std::errc::io_error);
   }
   if (!failure) std::filesystem::rename(half, file, failure);
