@@ -46,8 +46,10 @@ CaseList conv2d_cases(device::Device& device) {
       args.x = tensors->random(dtype, Shape{1, shape.side, shape.side, shape.in_channels});
       const TensorView plain =
           tensors->random(DType::kF16, Shape{shape.out_channels, shape.in_channels, shape.kernel, shape.kernel}, 0.05f);
-      OCTAVO_ASSIGN_OR_RETURN(args.weight, pack_conv_weight(device, plain, dtype));
-      args.bias = tensors->random(DType::kF32, Shape{shape.out_channels});
+      OCTAVO_ASSIGN_OR_RETURN(args.weight, pack_conv_weight(device, plain, dtype, shape.upsample));
+      // As layers::Convolution has it: on a GPU of the activations' type.
+      const bool on_cpu = device.traits().kind == DeviceKind::kCpu;
+      args.bias = tensors->random(on_cpu ? DType::kF32 : dtype, Shape{shape.out_channels});
       args.pad_before = args.pad_after = static_cast<int>(shape.kernel / 2);
       args.upsample = shape.upsample;
       args.out = tensors->zeros(dtype, Shape{1, out_side, out_side, shape.out_channels});
