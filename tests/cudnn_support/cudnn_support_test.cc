@@ -12,6 +12,7 @@ namespace octavo {
 namespace {
 
 using device::cuda::CudnnGraph;
+using device::cuda::CudnnPlan;
 using device::cuda::CudnnTarget;
 using ops::AttentionProblem;
 using ops::ConvProblem;
@@ -179,6 +180,22 @@ TEST_P(CudnnSupport, attention_of_the_transformer) {
       std::string reason;
       EXPECT_GT(usable(problem.graph(), false, reason), 0) << problem.key() << " " << reason;
     }
+  }
+}
+
+TEST_P(CudnnSupport, a_stored_plan_comes_back_whole_or_not_at_all) {
+  const auto configs = convolution(128, 512, 512).graph().configs(*target_);
+  ASSERT_TRUE(configs.ok() && !configs->empty());
+  const auto plan = CudnnPlan::build(*target_, configs->front());
+  ASSERT_TRUE(plan.ok()) << plan.status().to_string();
+  const auto json = (*plan)->json();
+  ASSERT_TRUE(json.ok()) << json.status().to_string();
+  const auto again = CudnnPlan::from_json(*target_, *json);
+  ASSERT_TRUE(again.ok()) << again.status().to_string();
+  EXPECT_EQ((*again)->workspace_bytes(), (*plan)->workspace_bytes());
+  EXPECT_EQ((*again)->json().value(), *json);
+  for (const std::size_t left : {json->size() - 1, json->size() / 2, std::size_t{0}}) {
+    EXPECT_FALSE(CudnnPlan::from_json(*target_, json->substr(0, left)).ok()) << left;
   }
 }
 

@@ -188,7 +188,7 @@ Plan stored(CudaDevice& device, const std::string& key) {
     spdlog::debug("{}: the stored plan is damaged", key);
     return nullptr;
   }
-  auto plan = CudnnPlan::from_json(device.cudnn(), json);
+  auto plan = CudnnPlan::from_json(CudnnTarget(device.cudnn()), json);
   if (plan.ok()) return std::move(*plan);
   spdlog::debug("{}: the stored plan is not taken: {}", key, plan.status().to_string());
   return nullptr;

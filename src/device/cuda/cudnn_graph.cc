@@ -105,22 +105,26 @@ CudnnPlan::CudnnPlan(CudnnDescriptor plan) : plan_(std::move(plan)) {
   workspace_bytes_ = static_cast<std::size_t>(bytes);
 }
 
-Result<std::shared_ptr<const CudnnPlan>> CudnnPlan::build(const CudnnTarget& target, const CudnnConfig& config) {
+CudnnDescriptor CudnnPlan::begin(const CudnnTarget& target) {
   CudnnDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
   if (target.handle() != nullptr) {
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, target.handle());
   } else {
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, target.properties());
   }
+  return plan;
+}
+
+Result<std::shared_ptr<const CudnnPlan>> CudnnPlan::build(const CudnnTarget& target, const CudnnConfig& config) {
+  CudnnDescriptor plan = begin(target);
   plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config.config);
   OCTAVO_RETURN_IF_ERROR(plan.finalize("plan"));
   return std::shared_ptr<const CudnnPlan>(new CudnnPlan(std::move(plan)));
 }
 
-Result<std::shared_ptr<const CudnnPlan>> CudnnPlan::from_json(cudnnHandle_t handle, const std::string& json) {
-  CudnnDescriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-  plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle);
-  // A file of another version is refused here already, and is no error of the program.
+Result<std::shared_ptr<const CudnnPlan>> CudnnPlan::from_json(const CudnnTarget& target, const std::string& json) {
+  CudnnDescriptor plan = begin(target);
+  // A file of another version may be refused here already, and is no error of the program.
   if (cudnnBackendSetAttribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
                                static_cast<std::int64_t>(json.size()), json.data()) != CUDNN_STATUS_SUCCESS) {
     return failed_precondition("cuDNN", fmt::format("a stored plan: {}", last_error()));

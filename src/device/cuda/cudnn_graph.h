@@ -79,7 +79,7 @@ class CudnnPlan {
  public:
   static Result<std::shared_ptr<const CudnnPlan>> build(const CudnnTarget& target, const CudnnConfig& config);
   /// From what json() gave on the same kind of GPU with the same cuDNN.
-  static Result<std::shared_ptr<const CudnnPlan>> from_json(cudnnHandle_t handle, const std::string& json);
+  static Result<std::shared_ptr<const CudnnPlan>> from_json(const CudnnTarget& target, const std::string& json);
   Result<std::string> json() const;
   std::size_t workspace_bytes() const { return workspace_bytes_; }
   /// Enqueues on the handle's stream. `pointers` of the graph's bound tensors, in the order of their declaration.
@@ -87,6 +87,7 @@ class CudnnPlan {
 
  private:
   explicit CudnnPlan(CudnnDescriptor plan);
+  static CudnnDescriptor begin(const CudnnTarget& target);
   CudnnDescriptor plan_;
   std::size_t workspace_bytes_ = 0;
 };
