@@ -46,10 +46,15 @@ KernelTable<AttentionArgs>& attention_table() {
 
 AttentionOperands plan_attention_operands(const ExecutionContext& context, DType activation, std::int64_t head_width,
                                           float score_factor, bool normed) {
-  const DeviceTraits& traits = context.traits();
   const std::string_view forced = context.kernel_override("attention");
-  if ((forced.empty() || forced == kHopperAttentionRow) && traits.kind == DeviceKind::kCuda &&
-      traits.compute_capability == 90 && head_width == 64 && normed && activation == DType::kBF16) {
+  const bool free = forced.empty() || forced == kHopperAttentionRow;
+  return plan_attention_operands(context.traits(), activation, head_width, score_factor, normed && free);
+}
+
+AttentionOperands plan_attention_operands(const DeviceTraits& traits, DType activation, std::int64_t head_width,
+                                          float score_factor, bool normed) {
+  if (traits.kind == DeviceKind::kCuda && traits.compute_capability == 90 && head_width == 64 && normed &&
+      activation == DType::kBF16) {
     // f16 has three bits more than bf16, and the range that normed q and k need. With log2(e) inside q, scores are
     // exponents of two.
     const float q_factor = score_factor * std::numbers::log2e_v<float>;

@@ -35,5 +35,8 @@ struct AttentionOperands {
 /// row that wants these is forced. For attention without bias and causal mask.
 AttentionOperands plan_attention_operands(const ExecutionContext& context, DType activation, std::int64_t head_width,
                                           float score_factor, bool normed);
+/// The same with no row forced.
+AttentionOperands plan_attention_operands(const DeviceTraits& traits, DType activation, std::int64_t head_width,
+                                          float score_factor, bool normed);
 
 }  // namespace octavo::ops

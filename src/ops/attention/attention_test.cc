@@ -132,6 +132,23 @@ TEST(Attention, operands_of_a_plain_device_are_those_of_the_activations) {
   }
 }
 
+TEST(Attention, operands_of_a_hopper_gpu_give_the_same_scores_and_need_normed_heads_of_64) {
+  DeviceTraits hopper;
+  hopper.kind = DeviceKind::kCuda;
+  hopper.compute_capability = 90;
+  const AttentionOperands operands = plan_attention_operands(hopper, DType::kBF16, 64, 0.125f, true);
+  EXPECT_EQ(operands.v, DType::kF16);
+  EXPECT_NEAR(operands.q_factor * operands.k_factor * operands.score_factor, 0.125f, 1e-8f);
+  DeviceTraits ada = hopper;
+  ada.compute_capability = 89;
+  for (const AttentionOperands& plain : {plan_attention_operands(hopper, DType::kBF16, 64, 0.125f, false),
+                                         plan_attention_operands(hopper, DType::kBF16, 128, 0.125f, true),
+                                         plan_attention_operands(ada, DType::kBF16, 64, 0.125f, true)}) {
+    EXPECT_EQ(plain.q, DType::kBF16);
+    EXPECT_EQ(plain.score_factor, 0.125f);
+  }
+}
+
 TEST(Attention, reference_reads_f16_and_codes_as_the_numbers_they_are) {
   TestContext context(1);
   for (const DType dtype : {DType::kF16, DType::kE4M3}) {

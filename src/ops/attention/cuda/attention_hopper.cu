@@ -13,6 +13,11 @@
 // the exponentials is a cubic polynomial on the f16 units (relative error 7.5e-5, below f16's rounding), since those of
 // the special function units are a bottleneck beside the tensor cores.
 //
+// Cost. b2 h38 L4429: 382 GFLOP, 172 MB of q, k, v and out; 351 instructions a warp and tile of 64 x 128 scores for 512
+// cycles of the tensor cores, 160 registers a thread, 206 KB of shared memory. On an H100 80GB HBM3: 1040 thousand
+// cycles, 68 % of what the tensor cores could do; by the clock that 700 W leave that is 0.62 ms (1.7 GHz, 615 TFLOP/s)
+// to 0.69 ms (1.54 GHz, between the products of a step).
+//
 // Numbers: f16 q and k carry 3 bits more than bf16, scores are rounded to 11 bits, P to 11 bits, sums and O are f32.
 // Against f32 the error is below that of bf16 operands (51.6 dB SQNR against 47.9 dB on normed q and k with weights of
 // 1; e4m3 q and k: 26.8 dB).
