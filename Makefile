@@ -20,7 +20,7 @@ run: build ## install, build, serve the embedded model (PORT=7860 MODEL=models/o
 .PHONY: build
 build: ## install what is missing and build the release binary
 	tools/install_dependencies
-	cmake --preset release -DOCTAVO_TESTS=OFF $$(tools/cuda_options)
+	options=$$(tools/cuda_options) && cmake --preset release -DOCTAVO_TESTS=OFF $$options
 	cmake --build build/release -j $(JOBS) --target octavo
 
 .PHONY: test

@@ -14,6 +14,15 @@ if(OCTAVO_CUDA STREQUAL "ON" AND NOT (OCTAVO_CUDA_ROOT AND OCTAVO_CUDNN_ROOT))
   message(FATAL_ERROR "OCTAVO_CUDA=ON needs OCTAVO_CUDA_ROOT and OCTAVO_CUDNN_ROOT: cmake --preset release $(OCTAVO_CUDA=ON tools/cuda_options)")
 endif()
 if(NOT OCTAVO_CUDA STREQUAL "OFF" AND OCTAVO_CUDA_ROOT AND OCTAVO_CUDNN_ROOT)
+  # Hopper's own instructions need the architecture's name with an a.
+  string(REGEX REPLACE "(^|;)90(;|$)" "\\190a\\2" OCTAVO_CUDA_ARCHITECTURES "${OCTAVO_CUDA_ARCHITECTURES}")
+  # What was found in another toolkit must not be mixed with this one.
+  if(NOT "${OCTAVO_CUDA_ROOT}|${OCTAVO_CUDNN_ROOT}" STREQUAL "${OCTAVO_CUDA_ROOTS_BEFORE}")
+    unset(OCTAVO_CUBLASLT_LIBRARY CACHE)
+    unset(OCTAVO_CUDART_LIBRARY CACHE)
+    unset(OCTAVO_CUDNN_LIBRARY CACHE)
+    set(OCTAVO_CUDA_ROOTS_BEFORE "${OCTAVO_CUDA_ROOT}|${OCTAVO_CUDNN_ROOT}" CACHE INTERNAL "roots of the last configuration")
+  endif()
   set(CMAKE_CUDA_COMPILER "${OCTAVO_CUDA_ROOT}/bin/nvcc")
   set(CMAKE_CUDA_ARCHITECTURES "${OCTAVO_CUDA_ARCHITECTURES}")
   if(CCACHE_PROGRAM)
@@ -34,6 +43,22 @@ if(NOT OCTAVO_CUDA STREQUAL "OFF" AND OCTAVO_CUDA_ROOT AND OCTAVO_CUDNN_ROOT)
                NO_DEFAULT_PATH REQUIRED)
   set(OCTAVO_HAVE_CUDA ON)
   message(STATUS "CUDA backend: ${CMAKE_CUDA_COMPILER_VERSION} for ${OCTAVO_CUDA_ARCHITECTURES}, ${OCTAVO_CUDNN_LIBRARY}")
+endif()
+
+# Program and library share types: each carries a hash of every header between them, and a library of another build is not
+# opened. Configured anew when one of the headers changes.
+file(GLOB_RECURSE shared_headers CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/base/*.h" "${CMAKE_SOURCE_DIR}/src/tensor/*.h"
+     "${CMAKE_SOURCE_DIR}/src/device/*.h" "${CMAKE_SOURCE_DIR}/src/ops/*.h")
+list(SORT shared_headers)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${shared_headers})
+set(hashes "")
+foreach(header IN LISTS shared_headers)
+  file(SHA256 "${header}" hash)
+  string(APPEND hashes "${hash}")
+endforeach()
+string(SHA256 OCTAVO_CUDA_BUILD "${hashes}")
+if(NOT OCTAVO_HAVE_CUDA)
+  file(REMOVE "${CMAKE_BINARY_DIR}/liboctavo_cuda.so")  # of an earlier configuration
 endif()
 
 # An executable that opens the backend: it exports its symbols, and has all of the folders whose code the backend calls,
@@ -60,9 +85,14 @@ function(octavo_cuda_backend)
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
 
   add_library(octavo_cuda SHARED ${sources})
+  set_source_files_properties("${CMAKE_SOURCE_DIR}/src/ops/cuda/backend_entry.cc" PROPERTIES
+    COMPILE_DEFINITIONS "OCTAVO_CUDA_BUILD=\"${OCTAVO_CUDA_BUILD}\"")
   target_include_directories(octavo_cuda PRIVATE "${CMAKE_SOURCE_DIR}/src")
   target_include_directories(octavo_cuda SYSTEM PRIVATE
     "${OCTAVO_CUDA_ROOT}/include" "${OCTAVO_CUDNN_ROOT}/include" ${Boost_INCLUDE_DIRS})
+  if("90a" IN_LIST OCTAVO_CUDA_ARCHITECTURES)
+    target_compile_definitions(octavo_cuda PRIVATE OCTAVO_HAVE_SM90A)
+  endif()
   target_compile_options(octavo_cuda PRIVATE
     "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Werror;-Wno-missing-field-initializers;-ffp-contract=off;-fopenmp>"
     # nvcc takes fmt 9's compile-time checks of format strings for errors.

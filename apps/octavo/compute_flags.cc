@@ -36,8 +36,11 @@ Result<device::DeviceChoice> device_choice(const ComputeFlags& flags) {
 }
 
 Result<pipeline::LoadOptions> load_options(const ComputeFlags& flags, const std::string& precision) {
+  OCTAVO_ASSIGN_OR_RETURN(const device::DeviceChoice choice, device_choice(flags));
+  // Its rows can be named by --kernel only when it is open; why it cannot be opened is said when the device is made.
+  if (choice.kind != device::DeviceChoice::Kind::kCpu) (void)device::open_cuda_backend().ok();
   OCTAVO_ASSIGN_OR_RETURN(auto options, pipeline::parse_load_options(precision, flags.kernels, flags.threads));
-  OCTAVO_ASSIGN_OR_RETURN(options.device, device_choice(flags));
+  options.device = choice;
   OCTAVO_ASSIGN_OR_RETURN(options.vram, pipeline::parse_vram(flags.vram));
   options.images_per_forward = flags.images_per_forward;
   return options;

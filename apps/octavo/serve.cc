@@ -11,6 +11,7 @@
 
 #include "api/a1111/errors.h"
 #include "api/routes.h"
+#include "base/guarded.h"
 #include "base/log.h"
 #include "http/server.h"
 #include "scheduling/memory_job_store.h"
@@ -56,6 +57,11 @@ class SignalWait {
   SignalWait(const SignalWait&) = delete;
   SignalWait& operator=(const SignalWait&) = delete;
 
+  /// As a signal would, from any thread.
+  void wake() const {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(event_, &one, sizeof one);
+  }
   void wait() const {
     pollfd waiting{event_, POLLIN, 0};
     while (poll(&waiting, 1, -1) < 0 && errno == EINTR) {
@@ -104,10 +110,10 @@ Status run_server(generation::Generator& generator, const ServeOptions& options)
                           http::Server::start(std::move(http_options), http::Router(api::routes(service)), metrics));
   worker::EngineOptions engine_options;
   if (options.job_time_limit.count() > 0) engine_options.job_time_limit = options.job_time_limit;
-  std::string lost;  // written before the signal, read after it
-  engine_options.on_lost = [&lost](const std::string& why) {
-    lost = why;
-    raise(SIGTERM);
+  Guarded<std::string> lost;
+  engine_options.on_lost = [&lost, &signals](const std::string& why) {
+    *lost.lock() = why;
+    signals.wake();
   };
   worker::EngineThread engine(store, generator, metrics, engine_options);
   spdlog::info("serving {} at {}", generator.capabilities().model_name, url_of(options, server->port()));
@@ -119,7 +125,7 @@ Status run_server(generation::Generator& generator, const ServeOptions& options)
   draining = true;
   server->begin_drain();
   store.close();
-  if (!lost.empty()) store.cancel_all();  // nobody is left to run what waits
+  if (!lost.lock()->empty()) store.cancel_all();  // nobody is left to run what waits
   if (!server->wait_idle(options.drain_timeout)) {
     spdlog::warn("not done after {} s: cancelling what is left", options.drain_timeout.count());
     store.cancel_all();
@@ -127,7 +133,8 @@ Status run_server(generation::Generator& generator, const ServeOptions& options)
   }
   store.cancel_all();
   engine.join();
-  if (!lost.empty()) return unavailable("engine", lost);  // whoever started this process starts it anew
+  if (const std::string why = *lost.lock(); !why.empty())
+    return unavailable("engine", why);  // whoever started this process starts it anew
   spdlog::info("bye");
   return {};
 }

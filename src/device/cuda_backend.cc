@@ -53,7 +53,7 @@ Result<const CudaBackend*> open_once() {
       break;
     }
   }
-  if (path.empty()) return unavailable("CUDA", "this build has no CUDA backend (see docs/cuda.md)");
+  if (path.empty()) return not_found("CUDA", "this build has no CUDA backend (see docs/cuda.md)");
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* reason = dlerror();
@@ -63,7 +63,7 @@ Result<const CudaBackend*> open_once() {
   using Entry = const CudaBackend* (*)();
   const auto entry = reinterpret_cast<Entry>(dlsym(library, kCudaBackendSymbol));
   const CudaBackend* backend = entry == nullptr ? nullptr : entry();
-  if (backend == nullptr || std::string_view(backend->build) != kCudaBackendBuild) {
+  if (backend == nullptr || std::string_view(backend->build) != OCTAVO_CUDA_BUILD) {
     return unavailable("CUDA", path.string() + " is of another build than this program");
   }
   backend->add_rows();
@@ -103,12 +103,15 @@ Result<std::unique_ptr<Device>> create_device(const DeviceChoice& choice) {
   auto backend = open_cuda_backend();
   if (backend.ok()) {
     auto device = (*backend)->create_device(choice.cuda);
-    if (device.ok() || asked) return device;
+    const bool user_error = !device.ok() && device.status().code() == ErrorCode::kInvalidArgument;
+    if (device.ok() || asked || user_error) return device;
     spdlog::info("computing on the CPU: {}", device.status().to_string());
-  } else if (asked) {
+  } else if (asked || choice.cuda.force_architecture != 0) {
     return backend.status();
-  } else {
+  } else if (backend.status().code() == ErrorCode::kNotFound) {
     spdlog::debug("computing on the CPU: {}", backend.status().to_string());
+  } else {
+    spdlog::warn("computing on the CPU: {}", backend.status().to_string());
   }
   return create_cpu_device(choice.threads);
 }

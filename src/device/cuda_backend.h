@@ -19,14 +19,13 @@ struct CudaOptions {
 
 /// What the library exports through octavo_cuda_backend(). It must be of the program's own build.
 struct CudaBackend {
-  const char* build = nullptr;  // as kCudaBackendBuild
+  const char* build = nullptr;  // a hash of the headers that program and library share
   /// GPUs that can be used, in words; a Status that says what is missing (driver, library) when none can.
   Result<std::vector<std::string>> (*list_devices)() = nullptr;
   Result<std::unique_ptr<Device>> (*create_device)(const CudaOptions& options) = nullptr;
   /// Adds the CUDA rows to the tables of all ops; at most once a process, before the first op runs.
   void (*add_rows)() = nullptr;
 };
-inline constexpr const char* kCudaBackendBuild = "octavo-cuda-1";
 inline constexpr const char* kCudaBackendSymbol = "octavo_cuda_backend";
 
 /// Opens the library (once a process; later calls give the same answer) and adds its rows. It is looked for where

@@ -3,6 +3,7 @@
 #include <array>
 #include <chrono>
 #include <limits>
+#include <new>
 
 #include "base/log.h"
 #include "ops/all_ops.h"
@@ -132,7 +133,7 @@ Result<LoadOptions::Vram> parse_vram(const std::string& name) {
   return invalid_argument("--vram", "must be full, balanced or min, not '" + name + "'");
 }
 
-Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options) {
+Result<std::unique_ptr<Pipeline>> Pipeline::load(const weights::ModelFiles& files, const LoadOptions& options) {
   const auto started = std::chrono::steady_clock::now();
   device::DeviceChoice choice = options.device;
   choice.threads = options.threads;
@@ -221,6 +222,15 @@ Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files
                  pipeline->capabilities_.model_name);
   }
   return pipeline;
+}
+
+Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options) {
+  try {
+    return Pipeline::load(files, options);
+  } catch (const std::bad_alloc&) {
+    return resource_exhausted(
+        "memory", "it ran out while loading; on a GPU --vram balanced or min and --precision fp8 need less");
+  }
 }
 
 }  // namespace octavo::pipeline

@@ -164,8 +164,11 @@ Result<Pipeline::Run> Pipeline::start_run(std::span<const DenoiseState> states) 
       return data_corruption("denoise state",
                              "its latents " + state.sampler.shape.to_string() + " are not this model's");
     }
-    if (state.known.has_value() != first.known.has_value()) {
-      return data_corruption("denoise state", "pictures of one request with a mask and without");
+    const generation::GenerationRequest& other = state.request;
+    const bool of_one_request = other.prompt == request.prompt && other.negative_prompt == request.negative_prompt &&
+                                other.guidance_scale == request.guidance_scale && other.seed == request.seed;
+    if (!of_one_request || state.known.has_value() != first.known.has_value()) {
+      return data_corruption("denoise state", "pictures of different requests cannot be drawn together");
     }
     samplers.push_back(&state.sampler);
     if (!state.known) continue;
@@ -352,7 +355,11 @@ Status Pipeline::advance_together(std::span<DenoiseState> states, int until_step
       return internal_error(
           "denoise", fmt::format("the latents hold NaN or infinity after step {} of {}", step, run.sampler.steps()));
     }
-    progress.step = step;
+    // Pictures drawn together are told as if they came one after another: the fraction done is that of the call.
+    const int images = static_cast<int>(states.size()), steps = run.sampler.steps();
+    const int drawn = std::min(images - 1, images * step / steps);
+    progress.image_index = first.image_index + drawn;
+    progress.step = images * step - drawn * steps;
     if (control.on_progress) control.on_progress(progress);
     return {};
   };
@@ -425,23 +432,24 @@ Result<image::Image> Pipeline::decode(const DenoiseState& state) {
 Result<generation::GenerationResult> Pipeline::generate(const generation::GenerationRequest& request,
                                                         const generation::RunControl& control) {
   device_->attach_thread();
-  const auto out_of_memory = [this] {
-    return resource_exhausted(traits().kind == device::DeviceKind::kCpu ? "memory" : "GPU memory",
-                              "it ran out while drawing; use a smaller picture or batch, or --vram min");
-  };
+  const bool on_gpu = traits().kind != device::DeviceKind::kCpu;
   try {
-    try {
-      return draw(request, control);
-    } catch (const std::bad_alloc&) {
-      // A library found none while memory was kept for reuse: it has been given back by now. What was half made is
-      // gone.
-      steps_.clear();
+    if (on_gpu) {
+      try {
+        return draw(request, control);
+      } catch (const std::bad_alloc&) {
+        // A library found none while memory was kept for reuse: it has been given back by now. What was half made is
+        // gone.
+        steps_.clear();
+      }
     }
     return draw(request, control);
   } catch (const device::DeviceError& error) {
     throw generation::GeneratorLost(error.what());
   } catch (const std::bad_alloc&) {
-    return out_of_memory();
+    return on_gpu ? resource_exhausted("GPU memory",
+                                       "it ran out while drawing; use a smaller picture or batch, or --vram min")
+                  : resource_exhausted("memory", "it ran out while drawing; use a smaller picture or model");
   }
 }
 
@@ -481,7 +489,7 @@ Result<generation::GenerationResult> Pipeline::draw(const generation::Generation
     result.interrupted = interrupted;
     for (const DenoiseState& state : states) {
       if (interrupted && state.sampler.step == 0) break;  // nothing but noise to show
-      report(state.image_index, state.sampler.step, state.sampler.steps(), telemetry::kDecode);
+      report(states.back().image_index, state.sampler.step, state.sampler.steps(), telemetry::kDecode);
       StageTimer decoding(result.stage_seconds, telemetry::kDecode);
       OCTAVO_ASSIGN_OR_RETURN(image::Image picture, decode(state));
       decoding.stop();

@@ -140,6 +140,7 @@ class Pipeline final : public generation::Generator {
 
  private:
   friend Result<std::unique_ptr<Pipeline>> load_pipeline(const weights::ModelFiles& files, const LoadOptions& options);
+  static Result<std::unique_ptr<Pipeline>> load(const weights::ModelFiles& files, const LoadOptions& options);
   /// The levels a request's pictures go through, and what takes them there.
   struct Path {
     const sampling::SamplerRow* sampler;

@@ -41,7 +41,9 @@ void EngineThread::run() {
       continue;
     }
     if (claimed->has_value()) run_job(**claimed);
-    if (lost_) return;
+    if (lost_.empty()) continue;
+    if (options_.on_lost) options_.on_lost(lost_);  // its job has been told by now
+    return;
   }
 }
 
@@ -80,9 +82,8 @@ Result<generation::GenerationResult> EngineThread::generate(const scheduling::Cl
   try {
     return generator_.generate(claim.request, control);
   } catch (const generation::GeneratorLost& error) {
-    lost_ = true;
+    lost_ = error.what();
     spdlog::critical("{}: {}; this process cannot draw any more", options_.name, error.what());
-    if (options_.on_lost) options_.on_lost(error.what());
     return unavailable("engine", error.what());
   } catch (const std::exception& error) {
     return internal_error("engine", error.what());

@@ -46,7 +46,7 @@ class EngineThread {
   telemetry::Metrics& metrics_;
   const EngineOptions options_;
   const Clock& clock_;
-  bool lost_ = false;  // of the engine's own thread
+  std::string lost_;  // why; of the engine's own thread
   std::thread thread_;
 };
 

@@ -41,14 +41,14 @@ std::filesystem::path find_cache_folder() {
     return std::filesystem::path(xdg) / "octavo";
   }
   const char* home = std::getenv("HOME");
-  return std::filesystem::path(home != nullptr && *home != '\0' ? home : "/tmp") / ".cache" / "octavo";
+  if (home != nullptr && *home != '\0') return std::filesystem::path(home) / ".cache" / "octavo";
+  return "/dev/null/octavo";  // nowhere: what others can write is not to be trusted with what a GPU runs
 }
 
 class CudaGraph final : public Graph {
  public:
   CudaGraph(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
     check(cudaGraphInstantiate(&executable_, graph, 0), "cudaGraphInstantiate");
-    check(cudaGraphUpload(executable_, stream), "cudaGraphUpload");
   }
   ~CudaGraph() override { cudaGraphExecDestroy(executable_); }
   CudaGraph(const CudaGraph&) = delete;
@@ -83,9 +83,10 @@ class CudaEvent final : public Event {
   cudaEvent_t handle_ = nullptr;
 };
 
-CudaDevice*& device_of_process() {
-  static CudaDevice* device = nullptr;
-  return device;
+/// Those alive, the newest last.
+std::vector<CudaDevice*>& devices_of_process() {
+  static std::vector<CudaDevice*> devices;
+  return devices;
 }
 
 /// For a library's call that failed: whether memory was the reason. Then the caller may try again, with all that there
@@ -166,9 +167,8 @@ void CudaStream::begin_capture() {
 std::unique_ptr<Graph> CudaStream::end_capture() {
   cudaGraph_t graph = nullptr;
   check(cudaStreamEndCapture(handle_, &graph), "cudaStreamEndCapture");
-  auto captured = std::make_unique<CudaGraph>(graph, handle_);
-  cudaGraphDestroy(graph);
-  return captured;
+  const std::unique_ptr<CUgraph_st, decltype(&cudaGraphDestroy)> owned(graph, cudaGraphDestroy);
+  return std::make_unique<CudaGraph>(graph, handle_);
 }
 
 Stream* CudaStream::side() {
@@ -216,6 +216,12 @@ Result<std::unique_ptr<Device>> CudaDevice::create(const CudaOptions& options) {
     return unavailable("CUDA", fmt::format("{} has compute capability {}.{}; 8.0 (A100) or later is needed",
                                            properties.name, properties.major, properties.minor));
   }
+  if (const cudaError_t image = find_kernel_image(); image != cudaSuccess) {
+    cudaGetLastError();
+    return unavailable("CUDA", fmt::format("this build has no kernels for {} (sm_{}): build again with "
+                                           "OCTAVO_CUDA_ARCHITECTURES={}",
+                                           properties.name, own, own == 90 ? "90a" : std::to_string(own)));
+  }
   if (options.force_architecture > own) {
     return invalid_argument(
         "--force-arch", fmt::format("{} is more than {} has ({})", options.force_architecture, properties.name, own));
@@ -237,17 +243,17 @@ Result<std::unique_ptr<Device>> CudaDevice::create(const CudaOptions& options) {
                             options.force_architecture > 0 ? fmt::format(" as sm_{}", options.force_architecture) : "");
   device->cache_folder_ = find_cache_folder();
   device->uploader_ = std::make_unique<Uploader>();
-  device_of_process() = device.get();
+  devices_of_process().push_back(device.get());
   return std::unique_ptr<Device>(std::move(device));
 }
 
 CudaDevice& CudaDevice::of_process() {
-  OCTAVO_CHECK(device_of_process() != nullptr, "no GPU was opened");
-  return *device_of_process();
+  OCTAVO_CHECK(!devices_of_process().empty(), "no GPU was opened");
+  return *devices_of_process().back();
 }
 
 CudaDevice::~CudaDevice() {
-  if (device_of_process() == this) device_of_process() = nullptr;
+  std::erase(devices_of_process(), this);
   if (lt_ != nullptr) cublasLtDestroy(lt_);
   if (cudnn_ != nullptr) cudnnDestroy(cudnn_);
 }

@@ -177,14 +177,14 @@ std::filesystem::path file_of(CudaDevice& device, const std::string& key) {
   return device.cache_folder() / as_file_name(kind) / (as_file_name(key) + ".json");
 }
 
-/// Nothing when there is no such file, it is not whole, or this cuDNN does not take it. A file is the plan's digest, a
-/// line's end, and the plan.
+/// Nothing when there is no such file, it is not whole or of another problem, or this cuDNN does not take it. A file is
+/// the digest of key and plan, a line's end, and the plan.
 Plan stored(CudaDevice& device, const std::string& key) {
   std::ifstream file(file_of(device, key), std::ios::binary);
   std::string digest;
   if (!std::getline(file, digest)) return nullptr;
   const std::string json((std::istreambuf_iterator<char>(file)), {});
-  if (sha256_hex(json) != digest) {
+  if (sha256_hex(key + json) != digest) {
     spdlog::debug("{}: the stored plan is damaged", key);
     return nullptr;
   }
@@ -205,7 +205,7 @@ void store(CudaDevice& device, const std::string& key, const CudnnPlan& plan) {
   std::filesystem::create_directories(file.parent_path(), failure);
   {
     std::ofstream out(half, std::ios::binary);
-    out << sha256_hex(*json) << '\n' << *json;
+    out << sha256_hex(key + *json) << '\n' << *json;
     if (!out.flush()) failure = std::make_error_code(std::errc::io_error);
   }
   if (!failure) std::filesystem::rename(half, file, failure);

@@ -16,9 +16,12 @@ Uploader::~Uploader() {
 }
 
 void Uploader::start() {
-  if (slots_.front() != nullptr) return;
-  for (auto& slot : slots_) check(cudaHostAlloc(&slot, kSlotBytes, cudaHostAllocDefault), "cudaHostAlloc");
+  if (events_.back() != nullptr) return;  // all there; else what an earlier try could not get
+  for (auto& slot : slots_) {
+    if (slot == nullptr) check(cudaHostAlloc(&slot, kSlotBytes, cudaHostAllocDefault), "cudaHostAlloc");
+  }
   for (auto& event : events_) {
+    if (event != nullptr) continue;
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
   }
 }

@@ -24,7 +24,7 @@ octavo::Result<std::vector<std::string>> list_devices() {
   return names;
 }
 
-const CudaBackend kBackend{octavo::device::kCudaBackendBuild, list_devices, octavo::device::cuda::CudaDevice::create,
+const CudaBackend kBackend{OCTAVO_CUDA_BUILD, list_devices, octavo::device::cuda::CudaDevice::create,
                            octavo::ops::add_cuda_rows};
 
 }  // namespace

@@ -15,7 +15,8 @@ struct ScaledWeight {
 
 /// out = epilogue(sum over blocks of K of (scales of x and weight) * (sum of products of codes)
 ///                + outliers * outlier_weight^T)
-/// where a block is all of K unless a scale is of kBlock128. Sums are in f32; products of codes are exact. A row of the
+/// where a block is all of K unless a scale is of kBlock128. Sums are in f32 and products of codes exact; the
+/// tensor cores of a GPU sum products of FP8 with fewer bits (docs/numerics.md). A row of the
 /// result depends on that row of x alone.
 struct ScaledMatmulArgs {
   /// [M, K] or [B, T, K]: codes with scales. Or plain activations (weights alone in 8 bits): f32 | bf16 "codes", outer

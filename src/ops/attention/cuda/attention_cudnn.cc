@@ -58,8 +58,9 @@ void attention_cudnn(ExecutionContext& context, const AttentionArgs& args, void*
   device::cuda::CudaDevice& device = device::cuda::device_of(context);
   float factor = args.score_factor;
   const std::array<void*, 5> pointers{args.q.data(), args.k.data(), args.v.data(), &factor, args.out.data()};
+  const auto plan = plan_of(device, problem_of(args));  // may time on a stream of its own
   device::cuda::check(cudnnSetStream(device.cudnn(), device::cuda::stream_of(context)), "cudnnSetStream");
-  plan_of(device, problem_of(args))->run(device.cudnn(), pointers, scratch);
+  plan->run(device.cudnn(), pointers, scratch);
 }
 
 }  // namespace octavo::ops

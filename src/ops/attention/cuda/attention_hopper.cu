@@ -8,17 +8,20 @@
 // are taken, and each half of P goes to the tensor cores as soon as it is there.
 //
 // Softmax. Exponents of two, relative to a number of the row that follows its largest score lazily: only when a score
-// passes it by 2^6 are O and the sum scaled down (a few times a row at most; P stays below 2^7, far inside f16, which
-// keeps weights down to 2^-24 of the largest). An instruction does two elements: subtract, maximum, sum. A quarter of
-// the exponentials is a cubic polynomial on the f16 units (relative error 7.5e-5, below f16's rounding), since those of
-// the special function units are a bottleneck beside the tensor cores.
+// passes it by 2^6 are O and the sum scaled down (a few times a row at most; P stays below 2^7, far inside f16). An
+// instruction does two elements: subtract, maximum, sum. A quarter of the exponentials is a cubic polynomial on the f16
+// units, since those of the special function units are a bottleneck beside the tensor cores: relative error 7.5e-5,
+// below f16's rounding, for weights above 2^-14 of the row's number. Known limit: below that the polynomial's columns
+// are wrong by up to 6e-5 (they do not reach 0 but 3e-7), where the others go on to 2^-24. It shows where most of a
+// row's weight is spread over thousands of keys 14 octaves under one that stands out.
 //
 // Cost. b2 h38 L4429: 382 GFLOP, 172 MB of q, k, v and out; 351 instructions a warp and tile of 64 x 128 scores for 512
 // cycles of the tensor cores, 160 registers a thread, 206 KB of shared memory. On an H100 80GB HBM3: 1040 thousand
 // cycles, 68 % of what the tensor cores could do; by the clock that 700 W leave that is 0.62 ms (1.7 GHz, 615 TFLOP/s)
 // to 0.69 ms (1.54 GHz, between the products of a step).
 //
-// Numbers: f16 q and k carry 3 bits more than bf16, scores are rounded to 11 bits, P to 11 bits, sums and O are f32.
+// Numbers: f16 q and k carry 3 bits more than bf16, scores are rounded to 11 bits, P to 11 bits; 16 weights are summed
+// in f16, the sums of those and O in f32.
 // Against f32 the error is below that of bf16 operands (51.6 dB SQNR against 47.9 dB on normed q and k with weights of
 // 1; e4m3 q and k: 26.8 dB).
 //
@@ -176,10 +179,10 @@ __device__ __forceinline__ std::uint32_t exp2_by_unit(std::uint32_t x) {
   asm("ex2.approx.f16x2 %0, %1;" : "=r"(y) : "r"(x));
   return y;
 }
-/// 2^(x + 0.5) for x up to 7 without the special function units; 0 below -15.5.
+/// 2^(x + 0.5) for -14.5 < x <= 7 without the special function units; below that wrong by up to 6e-5, at last 3e-7.
 __device__ __forceinline__ std::uint32_t exp2_by_polynomial(std::uint32_t x) {
   constexpr std::uint32_t kShift = 0x66206620u;   // 1568: the last bit of a sum with it weighs 1
-  constexpr std::uint32_t kLowest = 0xCBBFCBBFu;  // -15.49, whose power has no exponent left: 0
+  constexpr std::uint32_t kLowest = 0xCBBFCBBFu;  // -15.49: the least whose exponent does not wrap around
   x = larger(x, kLowest);
   const std::uint32_t shifted = sum(x, kShift);  // its low bits are x rounded to an integer
   const std::uint32_t rest = sum(x, negative(sum(shifted, negative(kShift))));  // within 0.5
@@ -489,6 +492,8 @@ __global__ __launch_bounds__(kThreads, 1) void attention_kernel(const __grid_con
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConsumerRegisters));
     consume<kCodes>(p, base, barriers, group - 1);
   }
+#else
+  __trap();  // never to be chosen: attention_hopper_supports()
 #endif
 }
 
@@ -550,6 +555,9 @@ float exponent_factor(const AttentionArgs& args) { return args.score_factor * st
 }  // namespace
 
 bool attention_hopper_supports(const AttentionArgs& args, const DeviceTraits& traits) {
+#if !defined(OCTAVO_HAVE_SM90A)
+  return false;  // compiled for other GPUs alone
+#endif
   const auto copies = [](const TensorView& view) {
     const auto size = static_cast<std::int64_t>(dtype_size(view.dtype()));
     for (int axis = 0; axis < 3; ++axis) {

@@ -155,8 +155,9 @@ void enqueue(ExecutionContext& context, const ConvProblem& problem, void* x, voi
   if (problem.residual) pointers[count++] = residual;
   if (problem.bias) pointers[count++] = bias;
   pointers[count++] = out;
+  const auto plan = plan_for(device, problem);  // may time on a stream of its own
   check(cudnnSetStream(device.cudnn(), device::cuda::stream_of(context)), "cudnnSetStream");
-  plan_for(device, problem)->run(device.cudnn(), std::span(pointers.data(), count), workspace);
+  plan->run(device.cudnn(), std::span(pointers.data(), count), workspace);
 }
 
 void* offset(const TensorView& view, std::int64_t elements) {

@@ -540,8 +540,9 @@ bool few_rows_supports(const CudaProduct& product, int architecture) {
   if (x.dtype() != DType::kF32 || matmul_rows(x) > kMostFewRows || x.dim(-1) % kFewRowsInner != 0) return false;
   if (product.outliers.defined() || address(weight.data()) % 16 != 0) return false;
   if (is_quantized(weight.dtype())) return product.weight.grain != ScaleGrain::kBlock128;
-  // A block of sm_89 has no room for two stages of 16-bit weights.
-  return architecture != 89 && weight.dtype() != DType::kF32;
+  // Two stages of 16-bit weights need more than the 99 KiB that a block of sm_86, 89 and 12x has.
+  const bool large_blocks = architecture == 80 || architecture == 87 || architecture == 90 || architecture == 100;
+  return large_blocks && weight.dtype() != DType::kF32;
 }
 
 std::size_t few_rows_scratch_bytes(const CudaProduct& product) {

@@ -257,6 +257,7 @@ void launch(cudaStream_t stream, const FewRowsWork& work, const EpilogueWork& ep
     check(cudaGetDevice(&gpu), "cudaGetDevice");
     check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu), "cudaDeviceGetAttribute");
     const int fitting = most / kStageBytes < kMostStages ? most / kStageBytes : kMostStages;
+    OCTAVO_CHECK(fitting >= 2, "few rows need two stages, a block of this GPU has {} bytes", most);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, fitting * kStageBytes),
           "cudaFuncSetAttribute");
     return fitting;
