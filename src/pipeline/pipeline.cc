@@ -324,7 +324,7 @@ Status Pipeline::advance_together(std::span<DenoiseState> states, int until_step
   const DenoiseState& first = states.front();
   OCTAVO_ASSIGN_OR_RETURN(Run run, start_run(states));
   const int last = std::min(until_step, run.sampler.steps());
-  const auto velocity = [&](const TensorView& latents, float sigma, const TensorView& out) {
+  const sampling::VelocityFunction velocity = [&](const TensorView& latents, float sigma, const TensorView& out) {
     guided_velocity(run, run.sampler.step(), latents, sigma, out);
     if (on_call_) {
       OCTAVO_CHECK(states.size() == 1, "an observer of calls and {} pictures", states.size());
@@ -343,13 +343,13 @@ Status Pipeline::advance_together(std::span<DenoiseState> states, int until_step
   auto* const finite = static_cast<std::int32_t*>(step_flags_.data());
   struct Enqueued {
     int step;
-    std::unique_ptr<device::Event> done;
+    std::unique_ptr<device::Event> done;  // null: it is
   };
   std::optional<Enqueued> last_step;
   const auto settle = [&]() -> Status {
     if (!last_step) return {};
     const int step = last_step->step;
-    last_step->done->wait();
+    if (last_step->done != nullptr) last_step->done->wait();
     last_step.reset();
     if (finite[step % 2] == 0) {
       return internal_error(
@@ -379,10 +379,15 @@ Status Pipeline::advance_together(std::span<DenoiseState> states, int until_step
     const TensorView flag = run.all_finite.slice(0, step % 2, 1);
     ops::check_finite(*context_, {.x = run.sampler.latents(), .all_finite = flag});
     device_->copy_to_host(*stream_, finite + step % 2, flag.data(), sizeof(std::int32_t));
-    Enqueued enqueued{step, stream_->record_event()};
-    if (ahead) OCTAVO_RETURN_IF_ERROR(settle());
-    last_step = std::move(enqueued);
-    if (!ahead) OCTAVO_RETURN_IF_ERROR(settle());
+    if (ahead) {
+      std::unique_ptr<device::Event> done = stream_->record_event();
+      OCTAVO_RETURN_IF_ERROR(settle());
+      last_step = Enqueued{step, std::move(done)};
+    } else {
+      stream_->synchronize();
+      last_step = Enqueued{step, nullptr};
+      OCTAVO_RETURN_IF_ERROR(settle());
+    }
   }
   OCTAVO_RETURN_IF_ERROR(settle());
   std::vector<sampling::SamplerState> parts = sampling::split_state(run.sampler.save(*context_));
