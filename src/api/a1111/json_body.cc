@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/json/memory_resource.hpp>
 #include <boost/json/stream_parser.hpp>
+#include <cmath>
 #include <new>
 
 #include "api/json_writer.h"
@@ -58,6 +59,28 @@ FieldError malformed(std::string_view text, std::size_t at, const std::string& r
 
 FieldError not_an_object() { return {{"body"}, "value is not a valid dict", "type_error.dict", "", std::nullopt}; }
 
+/// Where `value` holds a number that no double is (1e999 is read as infinity): the keys and indices that lead there.
+/// False when there is none. As deep as kMaxDepth at most.
+bool find_not_finite(const json::value& value, std::vector<std::string>& path) {
+  if (value.is_double()) return !std::isfinite(value.get_double());
+  const auto within = [&path](std::string step, const json::value& member) {
+    path.push_back(std::move(step));
+    if (find_not_finite(member, path)) return true;
+    path.pop_back();
+    return false;
+  };
+  if (const auto* object = value.if_object()) {
+    return std::any_of(object->begin(), object->end(),
+                       [&within](const auto& member) { return within(std::string(member.key()), member.value()); });
+  }
+  if (const auto* list = value.if_array()) {
+    for (std::size_t i = 0; i < list->size(); ++i) {
+      if (within(std::to_string(i), (*list)[i])) return true;
+    }
+  }
+  return false;
+}
+
 bool is_json_content(std::string_view content_type) {
   std::string type(content_type.substr(0, content_type.find(';')));
   while (!type.empty() && type.back() == ' ') type.pop_back();
@@ -82,6 +105,15 @@ std::variant<json::object, FieldError> parse_json_object(std::string_view text) 
     if (error) return malformed(text, consumed, error.message());
     const json::value parsed = parser.release();
     if (!parsed.is_object()) return not_an_object();
+    // Inside objects and lists, which are echoed as they came: JSON has no word for infinity. A field's own number is
+    // told by its field.
+    for (const auto& member : parsed.get_object()) {
+      if (!member.value().is_structured()) continue;
+      std::vector<std::string> path{"body", std::string(member.key())};
+      if (!find_not_finite(member.value(), path)) continue;
+      return FieldError{std::move(path), "ensure this value is a finite number", "value_error.number.not_finite_number",
+                        "", std::nullopt};
+    }
     return json::object(parsed.get_object(), json::storage_ptr());
   } catch (const std::bad_alloc&) {
     return FieldError{{"body"}, "too many values", "value_error.json_too_large", "", std::nullopt};

@@ -118,6 +118,17 @@ TEST(ParseTxt2Img, the_largest_seed_leaves_room_for_a_batch) {
   EXPECT_EQ(refused_status(R"({"seed": 9223372036854775744})"), 422);
 }
 
+TEST(ParseTxt2Img, a_number_beyond_doubles_is_refused_where_it_would_be_echoed) {
+  for (const char* body : {R"({"prompt": "x", "override_settings": {"a": {"b": 1e714}}})",
+                           R"({"prompt": "x", "alwayson_scripts": {"s": {"args": [1, -1e999]}}})"}) {
+    const auto parsed = parse_txt2img(body, tiny());
+    const auto* refusal = std::get_if<http::Response>(&parsed);
+    ASSERT_NE(refusal, nullptr) << body;
+    EXPECT_EQ(refusal->status, 422);
+    EXPECT_NE(refusal->body.find("finite"), std::string::npos) << refusal->body;
+  }
+}
+
 TEST(ParseTxt2Img, changed_bytes_never_crash_it_and_what_is_accepted_can_be_drawn) {
   const std::string seed_text =
       R"({"prompt": "a \u00e9 cat", "negative_prompt": "x", "width": 256, "height": 1.5e2, "steps": "7", "cfg_scale": 7.0,)"
