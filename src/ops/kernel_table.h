@@ -25,8 +25,9 @@ struct KernelRow {
   DeviceKind device = DeviceKind::kCpu;
   /// Null = always.
   bool (*supports)(const Args& args, const DeviceTraits& traits) = nullptr;
-  /// Bytes of scratch taken from the arena for the call; null = none.
-  std::size_t (*scratch_bytes)(const Args& args, const DeviceTraits& traits) = nullptr;
+  /// Bytes of scratch taken from the arena for the call; null = none. Asked in dry runs too, where tensors have no
+  /// data.
+  std::size_t (*scratch_bytes)(const ExecutionContext& context, const Args& args) = nullptr;
   /// Enqueues; never allocates after its first call with a shape, never synchronises.
   void (*run)(ExecutionContext& context, const Args& args, void* scratch) = nullptr;
 };
@@ -75,7 +76,7 @@ class KernelTable final : public KernelTableBase {
     device::Arena::Scope scope(context.arena());
     void* scratch = nullptr;
     if (row.scratch_bytes != nullptr) {
-      const auto bytes = static_cast<std::int64_t>(row.scratch_bytes(args, context.traits()));
+      const auto bytes = static_cast<std::int64_t>(row.scratch_bytes(context, args));
       if (bytes > 0) scratch = context.arena().take(DType::kI8, Shape{bytes}).data();
     }
     if (context.dry_run()) return;

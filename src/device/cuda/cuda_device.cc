@@ -83,12 +83,6 @@ class CudaEvent final : public Event {
   cudaEvent_t handle_ = nullptr;
 };
 
-/// Those alive, the newest last.
-std::vector<CudaDevice*>& devices_of_process() {
-  static std::vector<CudaDevice*> devices;
-  return devices;
-}
-
 /// For a library's call that failed: whether memory was the reason. Then the caller may try again, with all that there
 /// is. cuDNN calls a lack of memory an internal error: what its handles and modules take is less than this.
 bool memory_is_short() {
@@ -243,17 +237,10 @@ Result<std::unique_ptr<Device>> CudaDevice::create(const CudaOptions& options) {
                             options.force_architecture > 0 ? fmt::format(" as sm_{}", options.force_architecture) : "");
   device->cache_folder_ = find_cache_folder();
   device->uploader_ = std::make_unique<Uploader>();
-  devices_of_process().push_back(device.get());
   return std::unique_ptr<Device>(std::move(device));
 }
 
-CudaDevice& CudaDevice::of_process() {
-  OCTAVO_CHECK(!devices_of_process().empty(), "no GPU was opened");
-  return *devices_of_process().back();
-}
-
 CudaDevice::~CudaDevice() {
-  std::erase(devices_of_process(), this);
   if (lt_ != nullptr) cublasLtDestroy(lt_);
   if (cudnn_ != nullptr) cudnnDestroy(cudnn_);
 }

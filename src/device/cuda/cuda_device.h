@@ -54,8 +54,6 @@ class CudaStream final : public Stream {
 class CudaDevice final : public Device {
  public:
   static Result<std::unique_ptr<Device>> create(const CudaOptions& options);
-  /// The one made last, which lives: what rows plan with before they run (scratch_bytes).
-  static CudaDevice& of_process();
   ~CudaDevice() override;
 
   const DeviceTraits& traits() const override { return traits_; }

@@ -30,8 +30,8 @@ bool attention_flash_supports(const AttentionArgs& args, const DeviceTraits& tra
   return plain && traits.has_avx2 && width % 16 == 0 && width <= kMaxHeadWidth && whole_pairs;
 }
 
-std::size_t attention_flash_scratch_bytes(const AttentionArgs& args, const DeviceTraits& traits) {
-  const AttentionPlan plan = plan_attention(args, traits);
+std::size_t attention_flash_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args) {
+  const AttentionPlan plan = plan_attention(args, context.traits());
   return plan.key_bytes + plan.value_bytes;
 }
 

@@ -11,7 +11,7 @@ inline constexpr std::string_view kHopperAttentionRow = "hopper";
 void attention_reference(ExecutionContext& context, const AttentionArgs& args, void* scratch);
 
 bool attention_flash_supports(const AttentionArgs& args, const DeviceTraits& traits);
-std::size_t attention_flash_scratch_bytes(const AttentionArgs& args, const DeviceTraits& traits);
+std::size_t attention_flash_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args);
 void attention_flash(ExecutionContext& context, const AttentionArgs& args, void* scratch);
 
 }  // namespace octavo::ops

@@ -126,8 +126,9 @@ bool conv2d_onednn_supports(const Conv2dArgs& args, const DeviceTraits&) {
          (args.x.dtype() == DType::kBF16 || args.out.dtype() == DType::kF32);
 }
 
-std::size_t conv2d_onednn_scratch_bytes(const Conv2dArgs& args, const DeviceTraits& traits) {
-  return packed_weight(args)->scratch_bytes() + doubled_bytes(args) + primitive_for(args, traits)->scratchpad_bytes();
+std::size_t conv2d_onednn_scratch_bytes(const ExecutionContext& context, const Conv2dArgs& args) {
+  return packed_weight(args)->scratch_bytes() + doubled_bytes(args) +
+         primitive_for(args, context.traits())->scratchpad_bytes();
 }
 
 void conv2d_onednn(ExecutionContext& context, const Conv2dArgs& args, void* scratch) {

@@ -9,7 +9,7 @@ namespace octavo::ops {
 void group_norm_reference(ExecutionContext& context, const GroupNormArgs& args, void* scratch);
 
 bool group_norm_vector_supports(const GroupNormArgs& args, const DeviceTraits& traits);
-std::size_t group_norm_vector_scratch_bytes(const GroupNormArgs& args, const DeviceTraits& traits);
+std::size_t group_norm_vector_scratch_bytes(const ExecutionContext& context, const GroupNormArgs& args);
 void group_norm_vector(ExecutionContext& context, const GroupNormArgs& args, void* scratch);
 
 void group_norm_measure_reference(ExecutionContext& context, const GroupNormMeasureArgs& args, void* scratch);

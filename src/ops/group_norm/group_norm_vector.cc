@@ -121,7 +121,7 @@ GroupNormPlan plan_of(const GroupNormArgs& args) {
 
 bool group_norm_vector_supports(const GroupNormArgs&, const DeviceTraits& traits) { return traits.has_avx2; }
 
-std::size_t group_norm_vector_scratch_bytes(const GroupNormArgs& args, const DeviceTraits&) {
+std::size_t group_norm_vector_scratch_bytes(const ExecutionContext&, const GroupNormArgs& args) {
   const GroupNormPlan plan = plan_of(args);
   return static_cast<std::size_t>(plan.batch * (plan.blocks + 1) * 2 * plan.channels) * sizeof(float);
 }

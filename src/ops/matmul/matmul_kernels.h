@@ -15,7 +15,7 @@ const float* matmul_gate_row(const Epilogue& epilogue, std::int64_t row, std::in
 void matmul_reference(ExecutionContext& context, const MatmulArgs& args, void* scratch);
 
 bool matmul_onednn_supports(const MatmulArgs& args, const DeviceTraits& traits);
-std::size_t matmul_onednn_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits);
+std::size_t matmul_onednn_scratch_bytes(const ExecutionContext& context, const MatmulArgs& args);
 void matmul_onednn(ExecutionContext& context, const MatmulArgs& args, void* scratch);
 /// The packed layout of oneDNN's kernels on this processor, or nothing when it has none for these activations. `plain`
 /// may be codes of 8 bits too, which then stay codes in memory.
@@ -45,7 +45,7 @@ struct ProductTile {
 void finish_product(const MatmulArgs& args, const ProductTile& tile);
 
 bool matmul_panels_supports(const MatmulArgs& args, const DeviceTraits& traits);
-std::size_t matmul_panels_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits);
+std::size_t matmul_panels_scratch_bytes(const ExecutionContext& context, const MatmulArgs& args);
 void matmul_panels(ExecutionContext& context, const MatmulArgs& args, void* scratch);
 /// Panels for f32 activations; `plain` may be codes of 8 bits too.
 Result<std::shared_ptr<const PackedWeight>> pack_panels_weight(device::Device& device, const TensorView& plain);

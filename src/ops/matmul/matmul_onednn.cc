@@ -165,9 +165,10 @@ bool matmul_onednn_supports(const MatmulArgs& args, const DeviceTraits&) {
   return weight != nullptr && args.weight.packed_for == args.x.dtype() && has_plain_epilogue(args.epilogue);
 }
 
-std::size_t matmul_onednn_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits) {
+std::size_t matmul_onednn_scratch_bytes(const ExecutionContext& context, const MatmulArgs& args) {
   const Plan plan = plan_of(args);
-  return plan.weight_bytes + plan.x_bytes + plan.product_bytes + primitive_for(args, plan, traits)->scratchpad_bytes();
+  return plan.weight_bytes + plan.x_bytes + plan.product_bytes +
+         primitive_for(args, plan, context.traits())->scratchpad_bytes();
 }
 
 void matmul_onednn(ExecutionContext& context, const MatmulArgs& args, void* scratch) {

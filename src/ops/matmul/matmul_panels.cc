@@ -40,7 +40,7 @@ bool matmul_panels_supports(const MatmulArgs& args, const DeviceTraits& traits) 
          has_plain_epilogue(args.epilogue);
 }
 
-std::size_t matmul_panels_scratch_bytes(const MatmulArgs& args, const DeviceTraits&) {
+std::size_t matmul_panels_scratch_bytes(const ExecutionContext&, const MatmulArgs& args) {
   const PanelWeight& weight = *panel_weight(args);
   return weight.stored() == DType::kF32 ? 0 : static_cast<std::size_t>(weight.element_count()) * sizeof(float);
 }

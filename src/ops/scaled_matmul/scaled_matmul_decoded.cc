@@ -65,9 +65,9 @@ MatmulArgs product_of(const MatmulWeight& weight, DType factor, void* x, std::in
   return args;
 }
 
-std::size_t product_scratch_bytes(const MatmulArgs& args, const DeviceTraits& traits) {
-  const KernelRow<MatmulArgs>& row = *product_row(args, traits);
-  return row.scratch_bytes == nullptr ? 0 : align_scratch(row.scratch_bytes(args, traits));
+std::size_t product_scratch_bytes(const ExecutionContext& context, const MatmulArgs& args) {
+  const KernelRow<MatmulArgs>& row = *product_row(args, context.traits());
+  return row.scratch_bytes == nullptr ? 0 : align_scratch(row.scratch_bytes(context, args));
 }
 
 /// The scratch of one call, in this order.
@@ -86,7 +86,7 @@ bool reads_x_in_place(const ScaledMatmulArgs& args, const DecodedWeight& weight)
   return !is_quantized(args.x.codes.dtype()) && weight.parts.size() == 1 && args.x.codes.contiguous();
 }
 
-Plan plan_of(const ScaledMatmulArgs& args, const DeviceTraits& traits) {
+Plan plan_of(const ExecutionContext& context, const ScaledMatmulArgs& args) {
   const DecodedWeight& weight = *decoded_weight(args);
   const std::int64_t rows = matmul_rows(args.out);
   const bool has_outliers = args.outliers.defined();
@@ -104,8 +104,8 @@ Plan plan_of(const ScaledMatmulArgs& args, const DeviceTraits& traits) {
   for (const std::int64_t chunk : {plan.chunk_rows, rows % kChunkRows}) {
     if (chunk == 0) continue;
     const auto needed = [&](const MatmulWeight& part, std::int64_t inner) {
-      return product_scratch_bytes(product_of(part, weight.factor, nullptr, chunk, inner, nullptr, weight.width),
-                                   traits);
+      return product_scratch_bytes(context,
+                                   product_of(part, weight.factor, nullptr, chunk, inner, nullptr, weight.width));
     };
     for (std::size_t part = 0; part < weight.parts.size(); ++part) {
       plan.inner_bytes = std::max(plan.inner_bytes, needed(weight.parts[part], weight.inner[part]));
@@ -154,15 +154,15 @@ bool scaled_matmul_decoded_supports(const ScaledMatmulArgs& args, const DeviceTr
   return x.grain != ScaleGrain::kBlock128 || weight->parts.size() == static_cast<std::size_t>(x.dequant_scale.dim(1));
 }
 
-std::size_t scaled_matmul_decoded_scratch_bytes(const ScaledMatmulArgs& args, const DeviceTraits& traits) {
-  return plan_of(args, traits).total();
+std::size_t scaled_matmul_decoded_scratch_bytes(const ExecutionContext& context, const ScaledMatmulArgs& args) {
+  return plan_of(context, args).total();
 }
 
 void scaled_matmul_decoded(ExecutionContext& context, const ScaledMatmulArgs& args, void* scratch) {
   const DeviceTraits& traits = context.traits();
   limit_vectors(traits);
   const DecodedWeight& weight = *decoded_weight(args);
-  const Plan plan = plan_of(args, traits);
+  const Plan plan = plan_of(context, args);
   const std::int64_t rows = matmul_rows(args.out);
   auto* next = static_cast<std::byte*>(scratch);
   const auto take = [&next](std::size_t bytes) { return std::exchange(next, next + bytes); };

@@ -8,7 +8,7 @@ namespace octavo::ops {
 void scaled_matmul_reference(ExecutionContext& context, const ScaledMatmulArgs& args, void* scratch);
 
 bool scaled_matmul_decoded_supports(const ScaledMatmulArgs& args, const DeviceTraits& traits);
-std::size_t scaled_matmul_decoded_scratch_bytes(const ScaledMatmulArgs& args, const DeviceTraits& traits);
+std::size_t scaled_matmul_decoded_scratch_bytes(const ExecutionContext& context, const ScaledMatmulArgs& args);
 void scaled_matmul_decoded(ExecutionContext& context, const ScaledMatmulArgs& args, void* scratch);
 /// What the row above multiplies with, or nothing when no product of this processor takes it.
 Result<std::shared_ptr<const PackedWeight>> pack_decoded_weight(device::Device& device, const QuantizedView& quantized,

@@ -50,8 +50,8 @@ bool attention_cudnn_supports(const AttentionArgs& args, const DeviceTraits&) {
          whole_vectors(args.q) && whole_vectors(args.k) && whole_vectors(args.v) && whole_vectors(args.out);
 }
 
-std::size_t attention_cudnn_scratch_bytes(const AttentionArgs& args, const DeviceTraits&) {
-  return plan_of(device::cuda::CudaDevice::of_process(), problem_of(args))->workspace_bytes();
+std::size_t attention_cudnn_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args) {
+  return plan_of(device::cuda::device_of(context), problem_of(args))->workspace_bytes();
 }
 
 void attention_cudnn(ExecutionContext& context, const AttentionArgs& args, void* scratch) {

@@ -6,11 +6,11 @@
 namespace octavo::ops {
 
 bool attention_cudnn_supports(const AttentionArgs& args, const DeviceTraits& traits);
-std::size_t attention_cudnn_scratch_bytes(const AttentionArgs& args, const DeviceTraits& traits);
+std::size_t attention_cudnn_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args);
 void attention_cudnn(ExecutionContext& context, const AttentionArgs& args, void* scratch);
 
 bool attention_unfused_supports(const AttentionArgs& args, const DeviceTraits& traits);
-std::size_t attention_unfused_scratch_bytes(const AttentionArgs& args, const DeviceTraits& traits);
+std::size_t attention_unfused_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args);
 void attention_unfused(ExecutionContext& context, const AttentionArgs& args, void* scratch);
 
 /// Rows of scores, one after another for every query of every head, become weights in their place.

@@ -155,7 +155,7 @@ bool attention_unfused_supports(const AttentionArgs& args, const DeviceTraits&) 
   return args.q.dtype() == DType::kBF16 || (args.q.dtype() == DType::kF32 && args.out.dtype() == DType::kF32);
 }
 
-std::size_t attention_unfused_scratch_bytes(const AttentionArgs& args, const DeviceTraits&) {
+std::size_t attention_unfused_scratch_bytes(const ExecutionContext&, const AttentionArgs& args) {
   return (plan_of(args).score_bytes + 255) / 256 * 256 + kWorkspaceBytes;
 }
 

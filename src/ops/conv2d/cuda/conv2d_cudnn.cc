@@ -136,8 +136,8 @@ bool supports(const Conv2dArgs& args, const DeviceTraits&) {
          (args.x.dtype() == DType::kBF16 || args.out.dtype() == DType::kF32);
 }
 
-std::size_t scratch_bytes(const Conv2dArgs& args, const DeviceTraits&) {
-  CudaDevice& device = CudaDevice::of_process();
+std::size_t scratch_bytes(const ExecutionContext& context, const Conv2dArgs& args) {
+  CudaDevice& device = device::cuda::device_of(context);
   if (by_phases(args)) {
     const ConvProblem problem = phases_problem(args);
     return phases_bytes(problem) + repeated_bytes(problem) + plan_for(device, problem)->workspace_bytes();

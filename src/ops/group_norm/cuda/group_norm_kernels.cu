@@ -288,7 +288,7 @@ std::size_t statistics_bytes(const GroupNormArgs& args) {
   return (static_cast<std::size_t>(floats) * sizeof(float) + 255) / 256 * 256;
 }
 
-std::size_t group_norm_scratch_bytes(const GroupNormArgs& args, const DeviceTraits&) {
+std::size_t group_norm_scratch_bytes(const ExecutionContext&, const GroupNormArgs& args) {
   return statistics_bytes(args) + static_cast<std::size_t>(args.x.dim(0) * 2 * args.x.dim(3)) * sizeof(float);
 }
 

@@ -40,16 +40,16 @@ void add_matmul_cuda_rows() {
       {.name = "few_rows",
        .device = DeviceKind::kCuda,
        .supports = supports_few_rows,
-       .scratch_bytes = [](const MatmulArgs& args,
-                           const DeviceTraits&) { return few_rows_scratch_bytes(product_of(args)); },
+       .scratch_bytes = [](const ExecutionContext&,
+                           const MatmulArgs& args) { return few_rows_scratch_bytes(product_of(args)); },
        .run = [](ExecutionContext& context, const MatmulArgs& args,
                  void* scratch) { run_few_rows(context, product_of(args), scratch); }},
       {.name = "cublaslt",
        .device = DeviceKind::kCuda,
        .supports = nullptr,
        .scratch_bytes =
-           [](const MatmulArgs& args, const DeviceTraits& traits) {
-             return cuda_product_scratch_bytes(product_of(args), traits.compute_capability);
+           [](const ExecutionContext& context, const MatmulArgs& args) {
+             return cuda_product_scratch_bytes(product_of(args), context.traits().compute_capability);
            },
        .run = [](ExecutionContext& context, const MatmulArgs& args,
                  void* scratch) { run_cuda_product(context, product_of(args), scratch); }}};

@@ -93,16 +93,16 @@ void add_scaled_matmul_cuda_rows() {
            [](const ScaledMatmulArgs& args, const DeviceTraits& traits) {
              return few_rows_supports(product_of(args), traits.compute_capability);
            },
-       .scratch_bytes = [](const ScaledMatmulArgs& args,
-                           const DeviceTraits&) { return few_rows_scratch_bytes(product_of(args)); },
+       .scratch_bytes = [](const ExecutionContext&,
+                           const ScaledMatmulArgs& args) { return few_rows_scratch_bytes(product_of(args)); },
        .run = [](ExecutionContext& context, const ScaledMatmulArgs& args,
                  void* scratch) { run_few_rows(context, product_of(args), scratch); }},
       {.name = "cublaslt",
        .device = DeviceKind::kCuda,
        .supports = nullptr,
        .scratch_bytes =
-           [](const ScaledMatmulArgs& args, const DeviceTraits& traits) {
-             return cuda_product_scratch_bytes(product_of(args), traits.compute_capability);
+           [](const ExecutionContext& context, const ScaledMatmulArgs& args) {
+             return cuda_product_scratch_bytes(product_of(args), context.traits().compute_capability);
            },
        .run = [](ExecutionContext& context, const ScaledMatmulArgs& args,
                  void* scratch) { run_cuda_product(context, product_of(args), scratch); }}};
