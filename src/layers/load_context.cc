@@ -58,6 +58,13 @@ OwnedTensor load_table(LoadContext& load, const std::string& name, const Shape& 
   return owned;
 }
 
+std::shared_ptr<WeightStreamer> place_weights(LoadContext& load, Residency residency) {
+  if (residency == Residency::kDevice) return nullptr;
+  auto streamer = std::make_shared<WeightStreamer>(load.device);
+  load.streamer = streamer.get();
+  return streamer;
+}
+
 StreamedWeight stream_weight(LoadContext& load, const TensorView& weight) {
   const auto number = load.streamer->take(weight);
   if (!number.ok()) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <string>
 
 #include "device/device.h"
@@ -96,6 +97,10 @@ OwnedTensor load_f32(LoadContext& load, const std::string& name, const Shape& sh
 
 /// What a product adds: f32, but bf16 on a GPU that feeds its products with bf16, whose libraries add nothing else.
 OwnedTensor load_bias(LoadContext& load, const std::string& name, const Shape& shape);
+
+/// From here on, weights of products are kept as `residency` says. Returns load.streamer, which the model keeps as long
+/// as its layers and finishes after the last of them; null when the weights stay on the device.
+std::shared_ptr<WeightStreamer> place_weights(LoadContext& load, Residency residency);
 
 /// Moves a weight on the device to load.streamer, which is there; notes a failure.
 StreamedWeight stream_weight(LoadContext& load, const TensorView& weight);

@@ -58,10 +58,7 @@ Result<ClipTextModel> ClipTextModel::load(device::Device& device, weights::Check
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const ClipConfig& c = model.config_;
   layers::LoadContext load{device, *model.weights_, activation_dtype, model.label_};
-  if (residency == layers::Residency::kStreamed) {
-    model.streamer_ = std::make_shared<layers::WeightStreamer>(device);
-    load.streamer = model.streamer_.get();
-  }
+  model.streamer_ = layers::place_weights(load, residency);
 
   const std::string root = "text_model.";
   model.token_table_ =

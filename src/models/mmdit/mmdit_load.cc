@@ -125,10 +125,7 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   const layers::Precision exactly{DType::kF32, precision.weights};
   layers::LoadContext exact{device, *model.weights_, exactly, model.label_};
   layers::LoadContext modulations{device, *model.weights_, exactly, model.label_, layers::AtLoad::kStorage};
-  if (modulation_residency == layers::Residency::kStreamed) {
-    model.streamer_ = std::make_shared<layers::WeightStreamer>(device);
-    modulations.streamer = model.streamer_.get();
-  }
+  model.streamer_ = layers::place_weights(modulations, modulation_residency);
 
   model.patch_ = Linear::load_patch_embedding(load, "pos_embed.proj", c.in_channels, c.width);
   model.positions_ =

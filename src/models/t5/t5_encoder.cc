@@ -54,10 +54,7 @@ Result<T5Encoder> T5Encoder::load(device::Device& device, weights::CheckpointPar
   const std::int64_t inner = c.heads * c.head_width;
   layers::LoadContext load{device, *model.weights_, precision, model.label_,
                            precision.quantize_t5 ? layers::AtLoad::kWeights : layers::AtLoad::kNothing};
-  if (residency == layers::Residency::kStreamed) {
-    model.streamer_ = std::make_shared<layers::WeightStreamer>(device);
-    load.streamer = model.streamer_.get();
-  }
+  model.streamer_ = layers::place_weights(load, residency);
 
   // Separate t5xxl files carry the table under both names; diffusers folders under the first only.
   const std::string shared = "shared.weight", duplicate = "encoder.embed_tokens.weight";
