@@ -31,7 +31,6 @@ class Arena {
   std::size_t used_bytes() const { return used_; }
   std::size_t peak_bytes() const { return peak_; }
   std::size_t capacity_bytes() const { return buffer_.byte_count(); }
-  void reset_peak() { peak_ = used_; }
 
   /// Gives back everything taken since its construction.
   class Scope {

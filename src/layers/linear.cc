@@ -207,9 +207,4 @@ void Linear::forward(ops::ExecutionContext& context, const TensorView& x, const 
   ops::matmul(context, args);
 }
 
-std::size_t Linear::owned_bytes() const {
-  return joined_.byte_count() + bias_.buffer.byte_count() + (weight_.packed ? weight_.packed->byte_count() : 0) +
-         (quantized_ ? quantized_->owned_bytes() : 0);
-}
-
 }  // namespace octavo::layers

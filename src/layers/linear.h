@@ -61,10 +61,7 @@ class Linear {
 
   /// Null unless the weight has 8 bits.
   const QuantizedProduct* quantized() const { return quantized_ ? &*quantized_ : nullptr; }
-  std::int64_t in_features() const { return in_features_; }
   std::int64_t out_features() const { return out_features_; }
-  /// What the weight and bias occupy beyond the mapped file.
-  std::size_t owned_bytes() const;
 
  private:
   static std::string input_tap(const LoadContext& load, const std::string& prefix);

@@ -238,12 +238,4 @@ void QuantizedProduct::forward(ops::ExecutionContext& context, const TensorView&
   ops::scaled_matmul(context, args);
 }
 
-std::size_t QuantizedProduct::owned_bytes() const {
-  std::size_t bytes = codes_.byte_count() + (weight_.packed ? weight_.packed->byte_count() : 0);
-  for (const OwnedTensor* owned : {&scales_, &input_scale_, &multiplier_, &outliers_, &outlier_weight_}) {
-    bytes += owned->buffer.byte_count();
-  }
-  return bytes;
-}
-
 }  // namespace octavo::layers

@@ -39,7 +39,6 @@ class QuantizedProduct {
   /// forward() from such codes.
   void forward_codes(ops::ExecutionContext& context, const QuantizedView& x, const ops::Epilogue& epilogue,
                      const TensorView& out) const;
-  std::size_t owned_bytes() const;
 
  private:
   QuantizedProduct() = default;

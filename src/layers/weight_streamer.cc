@@ -10,7 +10,6 @@ Result<int> WeightStreamer::take(const TensorView& weight) {
   const auto stream = device_.create_stream();
   device_.copy_to_host(*stream, host.data(), weight.data(), bytes);
   stream->synchronize();
-  host_bytes_ += bytes;
   slot_bytes_ = std::max(slot_bytes_, bytes);
   weights_.push_back(std::move(host));
   return static_cast<int>(weights_.size()) - 1;

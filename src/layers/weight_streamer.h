@@ -24,10 +24,6 @@ class WeightStreamer {
   /// Where weight `number` is for what is enqueued on the context's stream until the next call. Null in a dry run.
   void* acquire(device::ExecutionContext& context, int number);
 
-  std::size_t host_bytes() const { return host_bytes_; }
-  std::size_t slot_bytes() const { return slot_bytes_; }
-  bool empty() const { return weights_.empty(); }
-
  private:
   struct Slot {
     device::Buffer memory;
@@ -38,8 +34,8 @@ class WeightStreamer {
   device::Device& device_;
   std::vector<device::Buffer> weights_;
   std::array<Slot, 2> slots_;
-  std::size_t in_use_ = 0;  // the slot of the last acquire()
-  std::size_t host_bytes_ = 0, slot_bytes_ = 0;
+  std::size_t in_use_ = 0;      // the slot of the last acquire()
+  std::size_t slot_bytes_ = 0;  // of the largest weight
 };
 
 }  // namespace octavo::layers

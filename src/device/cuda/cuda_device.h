@@ -92,7 +92,6 @@ inline cudaStream_t stream_of(const ExecutionContext& context) {
   return static_cast<CudaStream&>(context.stream()).handle();
 }
 inline CudaDevice& device_of(const ExecutionContext& context) { return static_cast<CudaDevice&>(context.device()); }
-inline CudaDevice& device_of(Device& device) { return static_cast<CudaDevice&>(device); }
 /// cudaSuccess when this library holds kernels for the current GPU (kernel_image.cu).
 cudaError_t find_kernel_image();
 /// True for memory that a kernel may read: device memory, not the host's.

@@ -293,9 +293,6 @@ Result<std::vector<CudnnConfig>> CudnnGraph::configs(const CudnnTarget& target) 
       require(cudnnBackendGetAttribute(config.config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
                                        1, &one, &raw),
               "engine of a config");
-      require(cudnnBackendGetAttribute(engine.get(), CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &one,
-                                       &config.engine),
-              "number of an engine");
       read_notes(engine, config);
       result.push_back(std::move(config));
     }

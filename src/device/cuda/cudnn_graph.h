@@ -68,7 +68,6 @@ class CudnnTarget {
 /// One way to compute a graph.
 struct CudnnConfig {
   CudnnDescriptor config;
-  std::int64_t engine = 0;
   bool deterministic = true;
   bool compiled = false;       // made at run time: half a second for a plan
   bool exact_products = true;  // of f32: neither rounded to fewer bits (TF32) nor transformed (Winograd, FFT)
