@@ -31,8 +31,9 @@ struct DeviceTraits {
   int compute_capability = 0;    // CUDA: 90 for sm_90 (or the lower one that --force-arch asks for); 0 on the CPU
   int multiprocessors = 0;       // CUDA
   std::size_t total_memory_bytes = 0;
-  /// Pictures one forward should hold: 1 on the CPU, where a bigger batch gains nothing and costs memory.
-  int preferred_images_per_forward = 1;
+  /// Pictures that one forward holds at most unless a flag says otherwise: 1 on the CPU, where a bigger batch gains
+  /// nothing and costs memory (docs/decisions/0002); more on a GPU, which small pictures do not fill one by one.
+  int most_images_per_forward = 1;
   /// bf16 where it is fast, else f32.
   DType preferred_dtype = DType::kF32;
   /// Of the residual streams of the transformer when its products are fed with less than f32. On a GPU f32 streams cost

@@ -110,11 +110,10 @@ Result<TransformerStep*> Pipeline::step_of(const StepShape& shape) {
 int Pipeline::images_per_forward(const generation::GenerationRequest& request) const {
   if (images_per_forward_ > 0) return images_per_forward_;
   // As many tokens as one picture of 1024 x 1024 has fill a GPU; more pictures in a forward gain nothing then.
-  constexpr int kMostImages = 8, kFillingTokens = 4096;
-  if (traits().preferred_images_per_forward <= 1) return 1;
+  constexpr int kFillingTokens = 4096;
   const int patch = model_.limits.size_multiple;
   const int tokens = std::max(1, (request.width / patch) * (request.height / patch));
-  return std::clamp(kFillingTokens / tokens, 1, kMostImages);
+  return std::clamp(kFillingTokens / tokens, 1, traits().most_images_per_forward);
 }
 
 Result<Pipeline::Path> Pipeline::path_of(const generation::GenerationRequest& request) const {

@@ -226,7 +226,7 @@ Result<std::unique_ptr<Device>> CudaDevice::create(const CudaOptions& options) {
   traits.compute_capability = options.force_architecture > 0 ? options.force_architecture : own;
   traits.multiprocessors = properties.multiProcessorCount;
   traits.total_memory_bytes = properties.totalGlobalMem;
-  traits.preferred_images_per_forward = 4;
+  traits.most_images_per_forward = 8;
   traits.preferred_dtype = DType::kBF16;
   traits.preferred_residual_dtype = DType::kBF16;
   traits.fuses_quantisation = true;
