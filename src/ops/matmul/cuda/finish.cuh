@@ -2,6 +2,7 @@
 #pragma once
 
 #include "device/cuda/cuda_launch.h"
+#include "ops/activation/cuda/activate.cuh"
 #include "ops/matmul/cuda/product_kernels.h"
 
 namespace octavo::ops {
@@ -11,22 +12,6 @@ __device__ inline std::int64_t row_offset(const RowLayout& layout, std::int64_t 
   const auto group = static_cast<unsigned>(layout.group);
   return static_cast<std::int64_t>(r / group) * layout.group_stride +
          static_cast<std::int64_t>(r % group) * layout.row_stride;
-}
-
-__device__ inline float activated(Activation activation, float x) {
-  switch (activation) {
-    case Activation::kNone:
-      return x;
-    case Activation::kSilu:
-      return x / (1.0f + expf(-x));
-    case Activation::kGeluTanh:
-      return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-    case Activation::kGeluErf:
-      return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
-    case Activation::kQuickGelu:
-      return x / (1.0f + expf(-1.702f * x));
-  }
-  return x;
 }
 
 template <int V>
@@ -63,7 +48,7 @@ __device__ inline void finish(const EpilogueWork& e, std::int64_t row, int colum
   }
   if (e.activation != Activation::kNone) {
 #pragma unroll
-    for (int i = 0; i < V; ++i) values[i] = activated(e.activation, values[i]);
+    for (int i = 0; i < V; ++i) values[i] = cuda::activate(e.activation, values[i]);
   }
   if (e.gate != nullptr) {
     const unsigned group = static_cast<unsigned>(row) / static_cast<unsigned>(e.rows_per_gate);
