@@ -82,6 +82,38 @@ TEST(SamplerState, bytes_give_back_the_same_value) {
   EXPECT_TRUE(restored->to_bytes() == bytes);
 }
 
+TEST(SamplerState, joined_pictures_come_apart_as_they_were) {
+  std::vector<SamplerState> pictures;
+  for (int i = 0; i < 3; ++i) {
+    SamplerState& picture = pictures.emplace_back(start({1.0f, 0.5f, 0.0f}, Shape{1, 2, 2, 3}, 100 + i));
+    picture.step = 1;
+    picture.history.assign(2, picture.latents);
+    for (float& value : picture.history[1]) value += 1.0f;
+  }
+  ASSERT_FALSE(pictures[0] == pictures[1]);
+  const SamplerState* const parts[] = {&pictures[0], &pictures[1], &pictures[2]};
+  const Result<SamplerState> joined = join_states(parts);
+  ASSERT_TRUE(joined.ok()) << joined.status().to_string();
+  EXPECT_EQ(joined->shape, (Shape{3, 2, 2, 3}));
+  EXPECT_TRUE(split_state(*joined) == pictures);
+}
+
+TEST(SamplerState, pictures_that_are_not_alike_are_not_joined) {
+  const SamplerState first = start({1.0f, 0.5f, 0.0f}, Shape{1, 1, 2, 2}, 1);
+  std::vector<SamplerState> others(4, first);
+  others[0].step = 1;
+  others[1].sampler = "heun";
+  others[2].options.eta = 0.25f;
+  others[3].history = {first.latents};
+  others.push_back(start({1.0f, 0.25f, 0.0f}, Shape{1, 1, 2, 2}, 1));
+  others.push_back(start({1.0f, 0.5f, 0.0f}, Shape{1, 1, 2, 4}, 1));
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    const SamplerState* const parts[] = {&first, &others[i]};
+    EXPECT_EQ(join_states(parts).status().code(), ErrorCode::kInvalidArgument) << i;
+  }
+  EXPECT_EQ(join_states({}).status().code(), ErrorCode::kInvalidArgument);
+}
+
 TEST(SamplerState, every_truncation_and_every_changed_byte_is_refused) {
   std::vector<std::byte> bytes = small_state().to_bytes();
   for (std::size_t size = 0; size < bytes.size(); size += size < 200 ? 1 : 97) {
