@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::string_view kFail = "fail: ";
 constexpr std::string_view kThrow = "throw: ";
+constexpr std::string_view kLost = "lost: ";
 /// The gate looks at the run's cancel flag this often; a test waits at most this long for a cancelled run.
 constexpr std::chrono::milliseconds kGatePoll{2};
 
@@ -44,6 +45,7 @@ Result<generation::GenerationResult> FakeGenerator::generate(const generation::G
                                                              const generation::RunControl& control) {
   ++runs_started_;
   if (request.prompt.starts_with(kThrow)) throw std::runtime_error(request.prompt.substr(kThrow.size()));
+  if (request.prompt.starts_with(kLost)) throw generation::GeneratorLost(request.prompt.substr(kLost.size()));
   generation::GenerationResult result;
   result.request = request;
   result.stage_seconds = {{"encode_text", 0.001}, {"denoise", 0.01}, {"decode", 0.002}, {"total", 0.013}};

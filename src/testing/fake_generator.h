@@ -16,7 +16,7 @@ class FakeGenerator final : public generation::Generator {
   FakeGenerator();
   const generation::Capabilities& capabilities() const override { return capabilities_; }
   /// Prompts choose what happens: "fail: x" is kInternal "x" after the first step, "throw: x" throws
-  /// std::runtime_error("x"), anything else draws.
+  /// std::runtime_error("x"), "lost: x" throws generation::GeneratorLost("x"), anything else draws.
   Result<generation::GenerationResult> generate(const generation::GenerationRequest& request,
                                                 const generation::RunControl& control) override;
 

@@ -58,6 +58,23 @@ TEST_F(EngineThreadTest, errors_and_exceptions_end_the_job_and_the_next_is_serve
   EXPECT_EQ(wait_for(submit(request("a cat"))).state(), JobState::kSucceeded);
 }
 
+TEST_F(EngineThreadTest, a_lost_generator_ends_its_job_and_is_not_asked_for_another) {
+  const std::string id = submit(request("lost: the GPU fell off the bus")), next = submit(request("a cat"));
+  std::promise<std::string> lost;
+  EngineOptions options;
+  options.on_lost = [&](const std::string& why) { lost.set_value(why); };
+  EngineThread engine(store, generator, metrics, options);
+  const Job job = wait_for(id);
+  EXPECT_EQ(job.state(), JobState::kFailed);
+  EXPECT_EQ(job.error.code(), ErrorCode::kUnavailable);
+  EXPECT_EQ(job.error.message(), "the GPU fell off the bus");
+  EXPECT_EQ(lost.get_future().get(), "the GPU fell off the bus");
+  store.close();
+  engine.join();  // would draw what waits, if it could draw
+  EXPECT_EQ(generator.runs_started(), 1);
+  EXPECT_EQ(store.get(next)->state(), JobState::kQueued);
+}
+
 TEST_F(EngineThreadTest, progress_of_the_running_job_is_seen) {
   generator.close_gate();
   EngineThread engine(store, generator, metrics);
