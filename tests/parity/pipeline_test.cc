@@ -150,6 +150,31 @@ TEST_F(PipelineTest, picture_does_not_depend_on_neighbours_or_the_prompt_cache) 
   EXPECT_EQ(draw(request()), alone) << "prompt taken from the cache";
 }
 
+TEST_F(PipelineTest, pictures_drawn_together_are_those_drawn_one_by_one) {
+  LoadOptions options;
+  // A library may share a sum among threads, or block it in bf16, by how many rows there are (docs/decisions/0002).
+  options.precision = LoadOptions::Precision::kF32;
+  options.threads = 1;
+  const auto pipeline = load(options);
+  for (const char* sampler : {"euler_ancestral", "dpmpp_2m"}) {  // fresh noise; a history
+    GenerationRequest wanted = request();
+    wanted.sampler = sampler;
+    wanted.steps = 3;
+    wanted.image_count = 2;
+    std::vector<DenoiseState> together;
+    for (int i = 0; i < wanted.image_count; ++i) together.push_back(pipeline->begin(wanted, i).value());
+    const int steps = together.front().sampler.steps();
+    ASSERT_TRUE(pipeline->advance_together(together, steps, {}).ok());
+    for (int i = 0; i < wanted.image_count; ++i) {
+      DenoiseState alone = pipeline->begin(wanted, i).value();
+      ASSERT_TRUE(pipeline->advance(alone, steps, {}).ok());
+      const DenoiseState& one = together[static_cast<std::size_t>(i)];
+      EXPECT_TRUE(one.sampler == alone.sampler) << sampler << ", picture " << i;
+      EXPECT_EQ(pipeline->decode(one)->pixels, pipeline->decode(alone)->pixels) << sampler << ", picture " << i;
+    }
+  }
+}
+
 TEST_F(PipelineTest, with_a_variation_the_seed_stays_and_the_subseed_counts) {
   GenerationRequest batch = request();
   batch.steps = 1;
