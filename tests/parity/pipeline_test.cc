@@ -17,6 +17,7 @@ namespace {
 
 using generation::GenerationRequest;
 using generation::RunControl;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::unique_ptr<Pipeline> load(LoadOptions options = {}) {
@@ -346,6 +347,8 @@ TEST(LoadPipeline, flags_are_checked_by_name) {
   EXPECT_THAT(parse_load_options("auto", {"attention=nope"}, 0).status().to_string(), HasSubstr("nope"));
   EXPECT_THAT(parse_load_options("auto", {"paint=reference"}, 0).status().to_string(), HasSubstr("paint"));
   EXPECT_THAT(parse_vae_memory("tiles").status().to_string(), HasSubstr("--vae-memory"));
+  EXPECT_THAT(parse_vram("low").status().to_string(),
+              AllOf(HasSubstr("--vram"), HasSubstr("full, balanced or min"), HasSubstr("'low'")));
   EXPECT_THAT(parse_load_options("auto", {}, -1).status().to_string(), HasSubstr("--threads"));
   EXPECT_THAT(load_pipeline("/nonexistent", {}).status().to_string(), HasSubstr("/nonexistent"));
 }
