@@ -9,19 +9,19 @@
 //
 // Softmax. Exponents of two, relative to a number of the row that follows its largest score lazily: only when a score
 // passes it by 2^6 are O and the sum scaled down (a few times a row at most; P stays below 2^7, far inside f16). An
-// instruction does two elements: subtract, maximum, sum. A quarter of the exponentials is a cubic polynomial on the f16
+// instruction does two elements: subtract, maximum. A quarter of the exponentials is a cubic polynomial on the f16
 // units, since those of the special function units are a bottleneck beside the tensor cores: relative error 7.5e-5,
-// below f16's rounding, for weights above 2^-14 of the row's number. Known limit: below that the polynomial's columns
-// are wrong by up to 6e-5 (they do not reach 0 but 3e-7), where the others go on to 2^-24. It shows where most of a
-// row's weight is spread over thousands of keys 14 octaves under one that stands out.
+// below f16's rounding. P is 2^8 times what it is relative to: f16 has room above, and below 2^-22 of a row's largest
+// weight the polynomial's columns are wrong (by less than 5e-7 of that weight). The sums of P are eight columns of ones
+// beside v, so the tensor cores add them in f32; that is an eighth more of their work on v and 28 instructions a tile
+// less of the others.
 //
-// Cost. b2 h38 L4429: 382 GFLOP, 172 MB of q, k, v and out; 351 instructions a warp and tile of 64 x 128 scores for 512
-// cycles of the tensor cores, 160 registers a thread, 206 KB of shared memory. On an H100 80GB HBM3: 1040 thousand
-// cycles, 68 % of what the tensor cores could do; by the clock that 700 W leave that is 0.62 ms (1.7 GHz, 615 TFLOP/s)
-// to 0.69 ms (1.54 GHz, between the products of a step).
+// Cost. b2 h38 L4429: 382 GFLOP, 172 MB of q, k, v and out; 160 registers a thread, 208 KB of shared memory. On an H200
+// at 700 W: 0.58 to 0.64 ms by itself (593 to 658 TFLOP/s, `octavo bench --suite ops`), 0.65 between the products of a
+// step; with sums on the f16 units it was 0.68 to 0.69 and 0.69. Taking an eighth or half of the exponentials for the
+// polynomial is not faster (0.63 to 0.64).
 //
-// Numbers: f16 q and k carry 3 bits more than bf16, scores are rounded to 11 bits, P to 11 bits; 16 weights are summed
-// in f16, the sums of those and O in f32.
+// Numbers: f16 q and k carry 3 bits more than bf16, scores are rounded to 11 bits, P to 11 bits; sums in f32.
 // Against f32 the error is below that of bf16 operands (51.6 dB SQNR against 47.9 dB on normed q and k with weights of
 // 1; e4m3 q and k: 26.8 dB).
 //
@@ -49,6 +49,9 @@ constexpr int kThreads = (kGroups + 1) * 128;
 constexpr int kProducerRegisters = 32, kConsumerRegisters = 160;  // together the multiprocessor's 64 K
 constexpr int kScores = kKeys / 4;                                // registers of a thread, two scores each
 constexpr int kPortions = 2;                                      // of P, multiplied one after the other
+constexpr int kSums = kWidth / 2;                                 // where sums of P begin in a thread's accumulators
+constexpr int kOuts = kSums + 4;
+constexpr int kOnesBytes = 16 * kWidth * 2;  // 16 keys of a tile of values
 
 struct AttentionParams {
   CUtensorMap q, k, v;
@@ -75,7 +78,8 @@ struct Layout {
   static constexpr int kKeyOffset = 2 * kGroups * kQueryBytes;  // queries of two tiles
   static constexpr int kValueOffset = kKeyOffset + kStages * kKeyBytes;
   static constexpr int kOutOffset = kValueOffset + kStages * kValueBytes;
-  static constexpr int kBarrierOffset = kOutOffset + kGroups * kOutBytes;
+  static constexpr int kOnesOffset = kOutOffset + kGroups * kOutBytes;
+  static constexpr int kBarrierOffset = kOnesOffset + kOnesBytes;
   static constexpr int kBarriers = 2 + 2 + 3 * kStages;
   static constexpr int kBytes = kBarrierOffset + kBarriers * 8 + 1024;
 };
@@ -126,32 +130,35 @@ __device__ __forceinline__ void start_scores(std::uint32_t (&s)[kScores], std::u
   product_commit();
 }
 
-/// out += p v for 16 keys: p in registers, v as it lies (keys by channels).
-__device__ __forceinline__ void value_product(float (&out)[32], const std::uint32_t* p, std::uint64_t v) {
+/// out += p v for 16 keys: p in registers, v as it lies (keys by channels). Channels 64 to 71 are ones, so that the
+/// sums of P come out of the tensor cores, in f32.
+__device__ __forceinline__ void value_product(float (&out)[kOuts], const std::uint32_t* p, std::uint64_t v) {
   asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+      "wgmma.mma_async.sync.aligned.m64n72k16.f32.f16.f16 "
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35}, "
+      "{%36, %37, %38, %39}, %40, 1, 1, 1, 1;"
       : "+f"(out[0]), "+f"(out[1]), "+f"(out[2]), "+f"(out[3]), "+f"(out[4]), "+f"(out[5]), "+f"(out[6]), "+f"(out[7]),
         "+f"(out[8]), "+f"(out[9]), "+f"(out[10]), "+f"(out[11]), "+f"(out[12]), "+f"(out[13]), "+f"(out[14]),
         "+f"(out[15]), "+f"(out[16]), "+f"(out[17]), "+f"(out[18]), "+f"(out[19]), "+f"(out[20]), "+f"(out[21]),
         "+f"(out[22]), "+f"(out[23]), "+f"(out[24]), "+f"(out[25]), "+f"(out[26]), "+f"(out[27]), "+f"(out[28]),
-        "+f"(out[29]), "+f"(out[30]), "+f"(out[31])
+        "+f"(out[29]), "+f"(out[30]), "+f"(out[31]), "+f"(out[32]), "+f"(out[33]), "+f"(out[34]), "+f"(out[35])
       : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
 }
 
 /// One of kPortions of out += p v.
-__device__ __forceinline__ void start_values(float (&out)[32], std::uint32_t (&p)[kScores], std::uint32_t values,
-                                             int portion) {
+__device__ __forceinline__ void start_values(float (&out)[kOuts], std::uint32_t (&p)[kScores], std::uint32_t values,
+                                             std::uint32_t ones, int portion) {
   constexpr int kSteps = kKeys / 16 / kPortions;
-  const std::uint64_t v = tile_descriptor<Swizzle::k128>(values);
+  constexpr std::uint64_t kStep =
+      16 * kWidth * 2 / 16;  // to the next 16 keys, from where the ones are that much nearer
+  const std::uint64_t v = tile_descriptor<Swizzle::k128>(values, ones - values);
   pin<kPortions>(p, portion);
   product_fence();
 #pragma unroll
   for (int i = 0; i < kSteps; ++i) {
     const int step = portion * kSteps + i;
-    value_product(out, p + 4 * step, v + step * (16 * kWidth * 2 / 16));
+    value_product(out, p + 4 * step, v + step * (kStep - (kStep << 16)));
   }
   product_commit();
 }
@@ -179,7 +186,7 @@ __device__ __forceinline__ std::uint32_t exp2_by_unit(std::uint32_t x) {
   asm("ex2.approx.f16x2 %0, %1;" : "=r"(y) : "r"(x));
   return y;
 }
-/// 2^(x + 0.5) for -14.5 < x <= 7 without the special function units; below that wrong by up to 6e-5, at last 3e-7.
+/// 2^(x + 0.5) for -14.5 < x <= 15 without the special function units; below that wrong by up to 6e-5, at last 3e-7.
 __device__ __forceinline__ std::uint32_t exp2_by_polynomial(std::uint32_t x) {
   constexpr std::uint32_t kShift = 0x66206620u;   // 1568: the last bit of a sum with it weighs 1
   constexpr std::uint32_t kLowest = 0xCBBFCBBFu;  // -15.49: the least whose exponent does not wrap around
@@ -200,13 +207,11 @@ __device__ __forceinline__ std::uint32_t exp2_by_polynomial(std::uint32_t x) {
 /// Of the two rows of a thread, g and g + 8 of its warp's 16: even registers of s belong to the first.
 struct Softmax {
   static constexpr float kSlack = 6.0f;
-  std::uint32_t top;    // {first, second} row: what exponents are relative to
-  std::uint32_t limit;  // top + slack
+  static constexpr float kLift = 8.0f;  // P reaches 2^14, and rounded scores may add 2^0.5: f16 ends at 2^16
+  std::uint32_t top;                    // {first, second} row: what exponents are relative to, but for the lift
   std::uint32_t factor;
-  float first_sum = 0.0f, second_sum = 0.0f;  // of this thread's columns
 
-  __device__ explicit Softmax(std::uint32_t exponent_factor)
-      : top(twice(-60000.0f)), limit(twice(-60000.0f)), factor(exponent_factor) {}
+  __device__ explicit Softmax(std::uint32_t exponent_factor) : top(twice(-60000.0f)), factor(exponent_factor) {}
 
   /// The largest new exponents of both rows.
   __device__ __forceinline__ std::uint32_t largest_of(const std::uint32_t (&s)[kScores]) const {
@@ -227,7 +232,8 @@ struct Softmax {
   }
 
   /// Where they pass the limit: follows them, and scales what was summed so far.
-  __device__ __forceinline__ void follow(std::uint32_t largest, float (&out)[32]) {
+  __device__ __forceinline__ void follow(std::uint32_t largest, float (&out)[kOuts]) {
+    const std::uint32_t limit = sum(top, twice(kSlack));
     const bool passed = __hgt2_mask(halves_of(largest), halves_of(limit)) != 0;
     if (__any_sync(0xFFFFFFFFu, passed)) {
       const float2 seen = __half22float2(halves_of(largest)), old = __half22float2(halves_of(top)),
@@ -235,11 +241,8 @@ struct Softmax {
       const float first = seen.x > bound.x ? ceilf(seen.x) : old.x, second = seen.y > bound.y ? ceilf(seen.y) : old.y;
       const float first_scale = exp2f(old.x - first), second_scale = exp2f(old.y - second);
       top = bits_of(__floats2half2_rn(first, second));
-      limit = bits_of(__floats2half2_rn(first + kSlack, second + kSlack));
-      first_sum *= first_scale;
-      second_sum *= second_scale;
 #pragma unroll
-      for (int i = 0; i < 32; i += 4) {
+      for (int i = 0; i < kOuts; i += 4) {
         out[i] *= first_scale;
         out[i + 1] *= first_scale;
         out[i + 2] *= second_scale;
@@ -251,9 +254,9 @@ struct Softmax {
   /// s becomes P; done(portion) after each portion of it.
   template <class Done>
   __device__ __forceinline__ void weigh(std::uint32_t (&s)[kScores], Done&& done) {
-    const std::uint32_t offsets[2] = {negative(low_twice(top)), negative(high_twice(top))};
+    const std::uint32_t offsets[2] = {sum(negative(low_twice(top)), twice(kLift)),
+                                      sum(negative(high_twice(top)), twice(kLift))};
     const std::uint32_t half_less[2] = {sum(offsets[0], twice(-0.5f)), sum(offsets[1], twice(-0.5f))};
-    std::uint32_t sums[4];
 #pragma unroll
     for (int portion = 0; portion < kPortions; ++portion) {
 #pragma unroll
@@ -261,14 +264,9 @@ struct Softmax {
         // Which columns take the polynomial depends on their place in the tile of keys alone.
         s[i] = i / 2 % 4 == 0 ? exp2_by_polynomial(product_sum(s[i], factor, half_less[i % 2]))
                               : exp2_by_unit(product_sum(s[i], factor, offsets[i % 2]));
-        sums[i % 4] = i < 4 ? s[i] : sum(sums[i % 4], s[i]);
       }
       done(portion);
     }
-    const float2 first = __half22float2(halves_of(sum(sums[0], sums[2]))),
-                 second = __half22float2(halves_of(sum(sums[1], sums[3])));
-    first_sum += first.x + first.y;
-    second_sum += second.x + second.y;
   }
 };
 
@@ -281,11 +279,6 @@ __device__ __forceinline__ void mask_scores(std::uint32_t (&s)[kScores], int key
     const std::uint32_t kept = at + 1 < keys ? 0xFFFFFFFFu : at < keys ? 0xFFFFu : 0u;
     s[i] = (s[i] & kept) | (0xFC00FC00u & ~kept);  // -infinity
   }
-}
-
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
-  return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
 }
 
 /// The four warps of a warpgroup that computes.
@@ -373,12 +366,13 @@ __device__ __forceinline__ void consume(const AttentionParams& p, std::uint32_t 
       wait(barriers.keys_full + 8 * at.index, at.parity);
       start_scores<kCodes>(s, own_queries, base + L::kKeyOffset + at.index * L::kKeyBytes);
     };
-    float out[32] = {};
+    float out[kOuts] = {};
     Softmax softmax(p.exponent_factor);
     const auto weigh_and_start_values = [&](std::uint32_t(&s)[kScores]) {
       wait(barriers.values_full + 8 * ring.index, ring.parity);
-      softmax.weigh(
-          s, [&](int portion) { start_values(out, s, base + L::kValueOffset + ring.index * L::kValueBytes, portion); });
+      softmax.weigh(s, [&](int portion) {
+        start_values(out, s, base + L::kValueOffset + ring.index * L::kValueBytes, base + L::kOnesOffset, portion);
+      });
     };
     // P v of a tile stays under way while the largest of the next scores is found.
     int unfinished = -1;  // the ring's buffer that it reads
@@ -430,7 +424,7 @@ __device__ __forceinline__ void consume(const AttentionParams& p, std::uint32_t 
     if (leader) arrive(barriers.queries_empty + 8 * queries.index);
     queries = queries.next();
 
-    const float first = 1.0f / quad_sum(softmax.first_sum), second = 1.0f / quad_sum(softmax.second_sum);
+    const float first = 1.0f / out[kSums], second = 1.0f / out[kSums + 2];
     // Through shared memory, 16-byte pieces permuted so that no bank is hit twice, to whole 128-byte rows.
     const int g = lane / 4, c = lane % 4;
     __syncwarp();
@@ -470,6 +464,10 @@ __global__ __launch_bounds__(kThreads, 1) void attention_kernel(const __grid_con
   extern __shared__ std::uint8_t memory[];
   const std::uint32_t base = (shared_address(memory) + 1023) & ~1023u;
   const Barriers barriers(base + Layout<kCodes>::kBarrierOffset);
+  static_assert(kOnesBytes == 4 * kThreads);
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(base + Layout<kCodes>::kOnesOffset + 4 * threadIdx.x), "r"(0x3C003C00u)
+               : "memory");
+  publish_writes();
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2; ++i) {
       init_barrier(barriers.queries_full + 8 * i, 1);
@@ -568,11 +566,10 @@ bool attention_hopper_supports(const AttentionArgs& args, const DeviceTraits& tr
   const std::int64_t tiles = args.q.dim(0) * args.q.dim(1) * ((args.q.dim(2) + kRows - 1) / kRows);
   const float factor = exponent_factor(args);
   return traits.compute_capability == 90 && args.q.dim(3) == kWidth && !args.bias.defined() && !args.causal &&
-         args.q.dtype() == DType::kF16 &&  // codes: once a test of theirs has run on a GPU
-         args.out.dtype() == DType::kBF16 && copies(args.q) && copies(args.k) && copies(args.v) &&
-         args.out.stride(2) == 1 && args.out.stride(1) % 8 == 0 && args.out.stride(0) % 8 == 0 &&
-         reinterpret_cast<std::uintptr_t>(args.out.data()) % 16 == 0 && tiles < (std::int64_t{1} << 30) &&
-         factor > 1e-4f && factor < 1e4f;  // an f16 with all its bits
+         (args.q.dtype() == DType::kF16 || args.q.dtype() == DType::kE4M3) && args.out.dtype() == DType::kBF16 &&
+         copies(args.q) && copies(args.k) && copies(args.v) && args.out.stride(2) == 1 && args.out.stride(1) % 8 == 0 &&
+         args.out.stride(0) % 8 == 0 && reinterpret_cast<std::uintptr_t>(args.out.data()) % 16 == 0 &&
+         tiles < (std::int64_t{1} << 30) && factor > 1e-4f && factor < 1e4f;  // an f16 with all its bits
 }
 
 void attention_hopper(ExecutionContext& context, const AttentionArgs& args, void*) {

@@ -1,6 +1,8 @@
 // Attention for heads of 64 on sm_90a, and the split that feeds it, against the CPU's references.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numbers>
 
@@ -70,6 +72,7 @@ TEST(AttentionHopper, equals_reference_at_every_tail) {
   for (const std::int64_t queries : {1, 63, 64, 65, 257, 372}) {
     for (const std::int64_t keys : {1, 2, 9, 63, 127, 128, 129, 255, 256, 410}) {
       check({1, 2, queries, keys}, DType::kF16);
+      check({1, 2, queries, keys}, DType::kE4M3);
     }
   }
 }
@@ -86,6 +89,37 @@ TEST(AttentionHopper, equals_reference_at_other_batches_strides_and_spreads) {
 TEST(AttentionHopper, long_sequences_equal_the_reference) {
   OCTAVO_REQUIRE_HOPPER();
   check({1, 1, 300, 4429}, DType::kF16);
+  check({1, 2, 300, 4429}, DType::kE4M3);
+}
+
+TEST(AttentionHopper, many_keys_far_below_one_that_stands_out_keep_their_weight) {
+  OCTAVO_REQUIRE_HOPPER();
+  constexpr std::int64_t kKeys = 4096;
+  constexpr int kChannels = 64;
+  for (const int octaves : {12, 16, 20}) {  // between that one and the others
+    GpuContext gpu;
+    const Shape shape{1, 1, kKeys, kChannels};
+    const float q_value = static_cast<float>(octaves) / kChannels;
+    const TestTensor q = TestTensor::random(DType::kF16, Shape{1, 1, 64, kChannels}, 1, 0.0f, q_value);
+    const TestTensor k = TestTensor::random(DType::kF16, shape, 2, 0.0f, 0.0f);
+    const TestTensor v = TestTensor::random(DType::kF16, shape, 3, 0.0f, 1.0f);
+    constexpr std::uint16_t kOne = 0x3C00;
+    std::fill_n(static_cast<std::uint16_t*>(k.view().data()), kChannels, kOne);
+    std::fill_n(static_cast<std::uint16_t*>(v.view().data()), kChannels, std::uint16_t{0});
+    const GpuTensor gpu_q(gpu, q), gpu_k(gpu, k), gpu_v(gpu, v);
+    const GpuTensor out(gpu, TestTensor(DType::kBF16, Shape{1, 64, kChannels}));
+    attention(gpu.with_row("attention", "hopper"), {.q = gpu_q,
+                                                    .k = gpu_k,
+                                                    .v = gpu_v,
+                                                    .bias = {},
+                                                    .score_factor = std::numbers::ln2_v<float>,
+                                                    .causal = false,
+                                                    .out = out});
+    const double others = std::ldexp(static_cast<double>(kKeys - 1), -octaves);
+    const TestTensor found = out.download();
+    const auto bits = static_cast<std::uint32_t>(static_cast<const std::uint16_t*>(found.view().data())[0]) << 16;
+    EXPECT_NEAR(std::bit_cast<float>(bits) / (others / (1 + others)), 1.0, 0.01) << octaves << " octaves";
+  }
 }
 
 TEST(AttentionHopper, a_query_does_not_depend_on_its_neighbours_or_the_batch) {

@@ -17,10 +17,13 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
 __device__ __forceinline__ void init_barrier(std::uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
+/// After a thread's writes to shared memory, before the barrier behind which the tensor cores or the copy engine use
+/// it.
+__device__ __forceinline__ void publish_writes() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 /// After the inits, before other threads and the copy engine use them.
 __device__ __forceinline__ void publish_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  publish_writes();
 }
 __device__ __forceinline__ void arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -86,11 +89,12 @@ __device__ __forceinline__ void pin(float (&registers)[N]) {
 enum class Swizzle : std::uint64_t { k128 = 1, k64 = 2 };
 
 /// A tile in shared memory as the tensor cores address it; groups of 8 rows follow one another. The low bits count
-/// 16-byte units: adding to the descriptor moves along the tile.
+/// 16-byte units: adding to the descriptor moves along the tile. Where a product takes more of a transposed tile than a
+/// row has (64 channels of 16 bits), what follows is a tile `next_bytes` further on.
 template <Swizzle kSwizzle>
-__device__ __forceinline__ std::uint64_t tile_descriptor(std::uint32_t address) {
+__device__ __forceinline__ std::uint64_t tile_descriptor(std::uint32_t address, std::uint32_t next_bytes = 16) {
   constexpr std::uint64_t kGroupBytes = kSwizzle == Swizzle::k128 ? 1024 : 512;
-  return (address & 0x3FFFF) >> 4 | std::uint64_t{1} << 16 | (kGroupBytes >> 4) << 32 |
+  return (address & 0x3FFFF) >> 4 | std::uint64_t{next_bytes >> 4} << 16 | (kGroupBytes >> 4) << 32 |
          static_cast<std::uint64_t>(kSwizzle) << 62;
 }
 
