@@ -132,24 +132,26 @@ Choice choose(CudaDevice& device, const std::string& key, const CudnnGraph& grap
   auto configs = graph.configs(target);
   OCTAVO_CHECK(configs.ok(), "{}: {}", key, configs.status().to_string());
   // cuDNN's list begins with what it expects to be fast.
-  constexpr int kMostReady = 10, kMostCompiled = 4;
+  constexpr std::size_t kMostReady = 10, kMostCompiled = 4;
   constexpr std::size_t kMostWorkspace = std::size_t{256} << 20;
-  int ready = 0, compiled = 0;
   std::vector<Plan> plans;
   Plan modest;  // the least of those that want too much
   std::string refusal = "no config";
-  for (const CudnnConfig& config : *configs) {
-    if (!config.deterministic || (demands.exact_products && !config.exact_products)) continue;
-    int& count = config.compiled ? compiled : ready;
-    if (count == (config.compiled ? kMostCompiled : kMostReady)) continue;
-    auto plan = CudnnPlan::build(target, config);
-    if (!plan.ok()) {
-      refusal = plan.status().to_string();
-    } else if ((*plan)->workspace_bytes() > kMostWorkspace) {
-      if (modest == nullptr || (*plan)->workspace_bytes() < modest->workspace_bytes()) modest = *plan;
-    } else {
-      plans.push_back(std::move(*plan));
-      ++count;
+  // Those that cuDNN compiles take half a second each, and nothing is compiled at run time that need not be.
+  for (const bool compiled : {false, true}) {
+    if (!plans.empty() || modest != nullptr) break;
+    const std::size_t most = compiled ? kMostCompiled : kMostReady;
+    for (const CudnnConfig& config : *configs) {
+      if (config.compiled != compiled || plans.size() == most) continue;
+      if (!config.deterministic || (demands.exact_products && !config.exact_products)) continue;
+      auto plan = CudnnPlan::build(target, config);
+      if (!plan.ok()) {
+        refusal = plan.status().to_string();
+      } else if ((*plan)->workspace_bytes() > kMostWorkspace) {
+        if (modest == nullptr || (*plan)->workspace_bytes() < modest->workspace_bytes()) modest = *plan;
+      } else {
+        plans.push_back(std::move(*plan));
+      }
     }
   }
   if (plans.empty() && modest != nullptr) plans.push_back(modest);
