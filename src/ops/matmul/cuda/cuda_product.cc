@@ -106,8 +106,8 @@ void plan_factors(const CudaProduct& product, int architecture, Plan& plan) {
   plan.column_scales = weight_coded && !plan.weight_by_block;
   if (x_coded && weight_coded && !plan.x_by_block && !plan.weight_by_block && plan.inner % 16 == 0 &&
       plan.width % 16 == 0 && rows_are_aligned(x) && rows_are_aligned(weight)) {
-    const bool floats = architecture >= 89 && is_float8(x.dtype()) && is_float8(weight.dtype()) &&
-                        (x.dtype() == DType::kE4M3 || weight.dtype() == DType::kE4M3);
+    const bool floats = architecture >= 89 && !product.widens_codes && is_float8(x.dtype()) &&
+                        is_float8(weight.dtype()) && (x.dtype() == DType::kE4M3 || weight.dtype() == DType::kE4M3);
     if (floats || (x.dtype() == DType::kI8 && weight.dtype() == DType::kI8)) {
       plan.x_type = x.dtype();
       plan.weight_type = weight.dtype();

@@ -24,6 +24,9 @@ struct CudaProduct {
   const float* joint_scale = nullptr;
   const float* ones = nullptr;
   bool one_weight_scale = false;  // all scales of the weight are equal
+  /// Codes of 8-bit floats become bf16, which holds them, also where the GPU multiplies them as they are: sums are then
+  /// as good as f32's, where the tensor cores keep some 14 bits of those of 8-bit floats.
+  bool widens_codes = false;
   TensorView outliers, outlier_weight;
   Epilogue epilogue;
   TensorView out;

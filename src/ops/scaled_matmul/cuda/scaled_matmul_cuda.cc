@@ -27,6 +27,12 @@ CudaProduct product_of(const ScaledMatmulArgs& args) {
   return product;
 }
 
+CudaProduct widened_product_of(const ScaledMatmulArgs& args) {
+  CudaProduct product = product_of(args);
+  product.widens_codes = true;
+  return product;
+}
+
 /// Scales of rows that all are 1, shared by every weight of the process.
 Result<std::shared_ptr<const device::Buffer>> shared_ones(device::Device& device, device::Stream& stream) {
   static std::mutex mutex;
@@ -105,7 +111,18 @@ void add_scaled_matmul_cuda_rows() {
              return cuda_product_scratch_bytes(product_of(args), context.traits().compute_capability);
            },
        .run = [](ExecutionContext& context, const ScaledMatmulArgs& args,
-                 void* scratch) { run_cuda_product(context, product_of(args), scratch); }}};
+                 void* scratch) { run_cuda_product(context, product_of(args), scratch); }},
+      // Never the first that supports anything: `--kernel scaled_matmul=cublaslt_widened` and tests ask for it, to tell
+      // what the tensor cores' short sums do from everything else.
+      {.name = "cublaslt_widened",
+       .device = DeviceKind::kCuda,
+       .supports = nullptr,
+       .scratch_bytes =
+           [](const ExecutionContext& context, const ScaledMatmulArgs& args) {
+             return cuda_product_scratch_bytes(widened_product_of(args), context.traits().compute_capability);
+           },
+       .run = [](ExecutionContext& context, const ScaledMatmulArgs& args,
+                 void* scratch) { run_cuda_product(context, widened_product_of(args), scratch); }}};
   scaled_matmul_table().add_rows(kRows);
   set_scaled_matmul_packer(pack);
 }
