@@ -61,7 +61,7 @@ class Mmdit {
   /// Columns of the modulation table: 9, 6 or 2 vectors of `width` for each stream of each block, 2 for the final norm.
   std::int64_t modulation_width() const { return modulation_width_; }
 
-  /// text [R, T, context_width] f32, pooled [R, pooled_width] f32, timesteps (host): sigma * 1000 of each model call.
+  /// text [R, T, context_width], pooled [R, pooled_width], timesteps [calls]: sigma * 1000 of each model call; all f32.
   /// Fills `conditioning.context` and `conditioning.modulations`, which the caller has allocated.
   void prepare(ops::ExecutionContext& context, const TensorView& text, const TensorView& pooled,
                const TensorView& timesteps, const MmditConditioning& conditioning) const;

@@ -71,6 +71,7 @@ Status run(char** argument) {
   OCTAVO_ASSIGN_OR_RETURN(const TensorView text_there, copied(text));
   OCTAVO_ASSIGN_OR_RETURN(const TensorView pooled_there, copied(pooled));
   OCTAVO_ASSIGN_OR_RETURN(const TensorView latents_there, copied(latents));
+  OCTAVO_ASSIGN_OR_RETURN(const TensorView timesteps_there, copied(timesteps));
   const models::MmditConfig& config = mmdit.config();
   models::MmditConditioning conditioning;
   conditioning.rows = rows;
@@ -83,7 +84,7 @@ Status run(char** argument) {
   device::Arena arena;
   device::ExecutionContext context(*device, *stream, arena);
   const auto forward = [&] {
-    mmdit.prepare(context, text_there, pooled_there, timesteps, conditioning);
+    mmdit.prepare(context, text_there, pooled_there, timesteps_there, conditioning);
     for (std::int64_t step = 0; step < steps; ++step) {
       mmdit.predict(context, latents_there.slice(0, step, 1), static_cast<int>(step), conditioning, out);
       if (context.dry_run()) continue;
