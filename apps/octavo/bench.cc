@@ -128,9 +128,9 @@ void add_bench(CLI::App& app, int& exit_code) {
   bench->add_option("--seed", request.seed, "Seed")->capture_default_str();
   bench->add_option("--json", options->json_path, "Also write the figures to this file (- = standard output)");
   bench->footer(
-      "Floors, on an H100: the larger of bytes / 3.0 TB/s (measured: a copy, reads and writes counted) and operations "
-      "/ "
-      "989 TFLOP/s in bf16 or 1979 in FP8 (the datasheet's dense rates, which no product reaches: 60 to 75 % is good). "
+      "Floors, on an H100 or H200: the larger of bytes / 3.0 or 4.3 TB/s (measured: a copy, reads and writes counted) "
+      "and operations / 989 TFLOP/s in bf16 or 1979 in FP8 (the datasheet's dense rates, which no product reaches: 60 "
+      "to 75 % is good). "
       "Ops on a GPU are timed in a captured graph of repeats; those of --suite step by events around each, without the "
       "text stream beside the image stream.");
   bench->callback([options, &exit_code] {

@@ -169,8 +169,12 @@ double Roofline::floor_seconds(const OpCost& cost) const {
 }
 
 Roofline roofline_of(const DeviceTraits& traits) {
-  if (traits.kind != DeviceKind::kCuda || traits.name.find("H100") == std::string::npos) return {};
-  return {.bytes_per_second = 3.0e12, .bf16_flops_per_second = 989e12, .fp8_flops_per_second = 1979e12};
+  if (traits.kind != DeviceKind::kCuda) return {};
+  Roofline hopper{.bytes_per_second = 3.0e12, .bf16_flops_per_second = 989e12, .fp8_flops_per_second = 1979e12};
+  if (traits.name.find("H100") != std::string::npos) return hopper;
+  if (traits.name.find("H200") == std::string::npos) return {};
+  hopper.bytes_per_second = 4.3e12;
+  return hopper;
 }
 
 void OpProfile::before_op(ExecutionContext& context, std::string_view op, std::string_view row,

@@ -26,7 +26,8 @@ struct Roofline {
   /// The least seconds that `cost` can take; 0 = unknown.
   double floor_seconds(const OpCost& cost) const;
 };
-/// Of an H100 SXM (copy 3.0 TB/s; 989 TFLOP/s in bf16, 1979 in FP8) and of what has its name; else zeros.
+/// Of an H100 SXM (copy 3.0 TB/s; 989 TFLOP/s in bf16, 1979 in FP8), an H200 (copy 4.3 TB/s, the same rates) and of
+/// what has their names; else zeros.
 Roofline roofline_of(const DeviceTraits& traits);
 
 struct OpProfileRow {

@@ -48,6 +48,9 @@ TEST(Roofline, is_the_larger_of_two_times_and_unknown_elsewhere) {
   EXPECT_DOUBLE_EQ(h100.floor_seconds({.shape = "", .flops = 0, .bytes = 3e9}), 1e-3);
   EXPECT_DOUBLE_EQ(h100.floor_seconds({.shape = "", .flops = 1979e9, .bytes = 3, .multiplied = DType::kE4M3}), 1e-3);
   EXPECT_DOUBLE_EQ(h100.floor_seconds({.shape = "", .flops = 989e9, .bytes = 3, .multiplied = DType::kBF16}), 1e-3);
+  const Roofline h200 = roofline_of({.kind = DeviceKind::kCuda, .name = "NVIDIA H200, 140 GiB, sm_90"});
+  EXPECT_DOUBLE_EQ(h200.floor_seconds({.shape = "", .flops = 0, .bytes = 4.3e9}), 1e-3);
+  EXPECT_EQ(roofline_of({.kind = DeviceKind::kCuda, .name = "NVIDIA L40S"}).bytes_per_second, 0);
   EXPECT_EQ(roofline_of({}).floor_seconds({.shape = "", .flops = 1, .bytes = 1}), 0);
 }
 
