@@ -48,7 +48,6 @@ struct LtOperands {
   const void* bias = nullptr;
   const float* weight_scale = nullptr;
   const float* x_scale = nullptr;
-  const float* out_scale = nullptr;  // what values are multiplied by before they become codes
 };
 
 inline constexpr std::size_t kLtWorkspaceBytes = std::size_t{32} << 20;
