@@ -116,7 +116,7 @@ TEST_F(GpuPipeline, eight_bit_weights_draw_what_the_cpu_draws) {
 TEST_F(GpuPipeline, fp8_is_as_near_to_the_cpu_as_the_cpu_is_to_itself) {
   // What is rounded to E4M3 amplifies differences of the last bit: a code at a border turns over, by a tenth of its
   // value, and turns others over. So two orders of f32 sums, here of the norms alone, draw pictures that are tens of dB
-  // apart on one processor; a GPU that computes the same cannot be nearer than that.
+  // apart on one processor; a GPU that computes the same is not to be expected nearer.
   LoadOptions options = on(device::DeviceChoice::Kind::kCpu, Precision::kFp8);
   auto cpu = load(options);
   options.kernels = {{"gate_residual_norm", "reference"}};
