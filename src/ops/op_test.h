@@ -131,6 +131,13 @@ struct TestCodes {
   TestTensor codes, scales;
 };
 
+/// One f32, as scales of whole tensors come.
+inline TestTensor one_value(float value) {
+  TestTensor tensor(DType::kF32, Shape{1});
+  *tensor.view().f32() = value;
+  return tensor;
+}
+
 inline const testing::Tolerance& op_tolerance(DType output) {
   return output == DType::kF32 ? testing::kOpF32 : testing::kOpBf16Stored;
 }

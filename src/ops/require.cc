@@ -40,4 +40,12 @@ void require_row_scales(std::string_view op, std::string_view argument, const Te
   require_shape(op, name, scales, Shape{out.dim(-1) == 0 ? 0 : out.element_count() / out.dim(-1)});
 }
 
+void require_quant_scale(std::string_view op, const TensorView& out, const TensorView& quant_scale) {
+  OCTAVO_CHECK(is_quantized(out.dtype()) == quant_scale.defined(),
+               "op {}: out is {}, and out_quant_scale comes with codes", op, dtype_name(out.dtype()));
+  if (!quant_scale.defined()) return;
+  require_dtype(op, "out_quant_scale", quant_scale, {DType::kF32});
+  require_shape(op, "out_quant_scale", quant_scale, Shape{1});
+}
+
 }  // namespace octavo::ops

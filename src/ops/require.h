@@ -18,4 +18,7 @@ void require_contiguous(std::string_view op, std::string_view argument, const Te
 void require_row_scales(std::string_view op, std::string_view argument, const TensorView& out,
                         const TensorView& scales);
 
+/// An output that may hold codes of a scale known beforehand: `quant_scale`, f32 [1], is there exactly when it does.
+void require_quant_scale(std::string_view op, const TensorView& out, const TensorView& quant_scale);
+
 }  // namespace octavo::ops

@@ -38,7 +38,6 @@ class Row {
     OCTAVO_CHECK(false, "{} cannot be read as float", dtype_name(dtype_));
   }
 
-  /// Rounds to nearest, ties to even; codes saturate.
   /// Stores a value that came from an element of this type unchanged, codes that set() never makes included (-128 of
   /// i8, infinities of E5M2): for what is rearranged through float.
   void put_back(std::int64_t i, float value) const {
@@ -50,6 +49,7 @@ class Row {
       set(i, value);
     }
   }
+  /// Rounds to nearest, ties to even; codes saturate.
   void set(std::int64_t i, float value) const {
     switch (dtype_) {
       case DType::kF32:

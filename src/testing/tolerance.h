@@ -26,6 +26,10 @@ extern const Tolerance kOpBf16Stored;
 extern const Tolerance kOpBf16Rounded;
 /// A product of 8-bit floats on tensor cores.
 extern const Tolerance kOpFloat8Product;
+/// One op whose inputs are equal and whose output is stored as E4M3 codes of one scale.
+extern const Tolerance kOpFloat8Stored;
+/// The same of attention that also rounds its weights to E4M3 before their product with v.
+extern const Tolerance kOpFloat8Weights;
 /// An encoder, the VAE or one MMDiT forward in f32 against PyTorch's f32.
 extern const Tolerance kForwardF32;
 /// The same in bf16 arithmetic against f32.

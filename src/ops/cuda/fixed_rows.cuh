@@ -86,8 +86,7 @@ struct FixedRow {
     for (int warp = 1; warp < kWarps; ++warp) bits = max(bits, shared[warp]);
     return dequant_scale_from(bits, format);
   }
-  __device__ void store_codes(DType format, std::uint8_t* row, float scale) const {
-    const float reciprocal = __frcp_rn(scale);
+  __device__ void store_codes(DType format, std::uint8_t* row, float reciprocal) const {
     if (format == DType::kE4M3) {
       store_codes_as<DType::kE4M3>(row, reciprocal);
     } else if (format == DType::kE5M2) {

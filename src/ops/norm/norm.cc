@@ -18,12 +18,18 @@ void require_modulation(std::string_view op, std::string_view argument, const Te
   require_dtype(op, argument, view, {kF32});
 }
 
-/// An output of a norm, and its scales where it holds codes.
+/// An output of a norm, and where it holds codes its scales, which are measured, or the one that is given.
 void require_out(std::string_view op, std::string_view argument, const TensorView& out, const TensorView& scales,
-                 const TensorView& x) {
+                 const TensorView& quant_scale, const TensorView& x) {
   require_shape(op, argument, out, x.shape());
   require_dtype(op, argument, out, {kF32, kBF16, DType::kE4M3, DType::kI8});
-  require_row_scales(op, argument, out, scales);
+  if (quant_scale.defined()) {
+    OCTAVO_CHECK(!scales.defined(), "op {}: the scales of {} are measured or given, not both", op, argument);
+    require_contiguous(op, argument, out);
+    require_quant_scale(op, out, quant_scale);
+  } else {
+    require_row_scales(op, argument, out, scales);
+  }
 }
 
 /// A second output beside `out`, which must exist and be modulated.
@@ -31,7 +37,7 @@ void require_second(std::string_view op, const SecondModulation& second, const T
                     const TensorView& scale) {
   if (!second.defined()) return;
   OCTAVO_CHECK(out.defined() && scale.defined(), "op {}: second goes with a modulated out", op);
-  require_out(op, "second.out", second.out, second.dequant_scale, x);
+  require_out(op, "second.out", second.out, second.dequant_scale, second.quant_scale, x);
   require_modulation(op, "second.scale", second.scale, x);
   require_modulation(op, "second.shift", second.shift, x);
 }
@@ -81,7 +87,7 @@ void layer_norm(ExecutionContext& context, const LayerNormArgs& args) {
   constexpr std::string_view op = "layer_norm";
   require_rank(op, "x", args.x, 3);
   require_dtype(op, "x", args.x, {kF32, kBF16});
-  require_out(op, "out", args.out, args.out_dequant_scale, args.x);
+  require_out(op, "out", args.out, args.out_dequant_scale, args.out_quant_scale, args.x);
   OCTAVO_CHECK(args.weight.defined() == args.bias.defined() && args.scale.defined() == args.shift.defined() &&
                    !(args.weight.defined() && args.scale.defined()),
                "op layer_norm: weight and bias, or scale and shift, or neither pair");
@@ -113,7 +119,7 @@ void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& a
   require_dtype(op, "y", args.y, {kF32, kBF16});
   require_modulation(op, "gate", args.gate, args.x);
   if (args.out.defined()) {
-    require_out(op, "out", args.out, args.out_dequant_scale, args.x);
+    require_out(op, "out", args.out, args.out_dequant_scale, args.out_quant_scale, args.x);
     require_modulation(op, "scale", args.scale, args.x);
     require_modulation(op, "shift", args.shift, args.x);
   }

@@ -1,8 +1,9 @@
 // Row norms at the grain of the fast kernels: statistics in f32, one pass over memory.
 //
 // A norm that feeds a quantised product may write the product's input itself: `out` then holds codes (e4m3 | i8,
-// contiguous) and out_dequant_scale their scales, a token each. Codes and scales are those of ops::quantize
-// (ScaleGrain::kRow) of the output rounded to bf16, bit for bit.
+// contiguous), with a scale a token that the norm measures and writes to out_dequant_scale, or with one that is known
+// beforehand and whose reciprocal out_quant_scale holds. Codes and scales are those of ops::quantize (ScaleGrain::kRow,
+// kTensor) of the output rounded to bf16, bit for bit.
 #pragma once
 
 #include "ops/kernel_table.h"
@@ -16,6 +17,7 @@ struct SecondModulation {
   TensorView scale;
   TensorView out;            // [B, T, D], any dtype that the first may have; overlaps neither x nor the first out
   TensorView dequant_scale;  // as the first's
+  TensorView quant_scale;    // as the first's
   bool defined() const { return out.defined(); }
 };
 
@@ -29,7 +31,8 @@ struct LayerNormArgs {
   TensorView scale;   // [B, D] f32
   float eps = 1e-6f;
   TensorView out;                // [B, T, D] f32 | bf16 | e4m3 | i8
-  TensorView out_dequant_scale;  // [B * T] f32, contiguous; defined when out holds codes
+  TensorView out_dequant_scale;  // [B * T] f32, contiguous, written; this or the next is there when out holds codes
+  TensorView out_quant_scale;    // [1] f32, read: what values are multiplied by; codes saturate
   SecondModulation second;
 };
 void layer_norm(ExecutionContext& context, const LayerNormArgs& args);
@@ -46,6 +49,7 @@ struct GateResidualNormArgs {
   float eps = 1e-6f;
   TensorView out;                // [B, T, D] f32 | bf16 | e4m3 | i8
   TensorView out_dequant_scale;  // as in LayerNormArgs
+  TensorView out_quant_scale;    // likewise
   SecondModulation second;
 };
 void gate_residual_norm(ExecutionContext& context, const GateResidualNormArgs& args);

@@ -33,16 +33,23 @@ double inverse_root_mean_square(const Row& x, std::int64_t begin, std::int64_t w
 /// Where a norm's values of one token go.
 class OutRow {
  public:
-  OutRow(const TensorView& out, const TensorView& scales, std::int64_t b, std::int64_t t)
-      : out_(out), scales_(scales), index_(b * out.dim(1) + t), row_(out, {b, t}), values_(row_values(out)) {}
+  OutRow(const TensorView& out, const TensorView& scales, const TensorView& quant_scale, std::int64_t b, std::int64_t t)
+      : out_(out),
+        scales_(scales),
+        index_(b * out.dim(1) + t),
+        row_(out, {b, t}),
+        values_(scales.defined() ? static_cast<std::size_t>(out.dim(2)) : 0),
+        quant_scale_(quant_scale.defined() ? std::optional(*quant_scale.f32()) : std::nullopt) {}
   void set(std::int64_t i, float value) {
-    if (values_.empty()) {
+    if (quant_scale_) {
+      row_.set(i, to_float(to_bfloat16(value)) * *quant_scale_);
+    } else if (values_.empty()) {
       row_.set(i, value);
     } else {
       values_[static_cast<std::size_t>(i)] = to_bfloat16(value);
     }
   }
-  /// When all are set: the codes of a row need its largest value.
+  /// When all are set: codes with a scale of their row need its largest value.
   void finish() {
     if (values_.empty()) return;
     const std::int64_t width = out_.dim(2);
@@ -52,14 +59,12 @@ class OutRow {
   }
 
  private:
-  static std::vector<BFloat16> row_values(const TensorView& out) {
-    return std::vector<BFloat16>(is_quantized(out.dtype()) ? static_cast<std::size_t>(out.dim(2)) : 0);
-  }
   const TensorView& out_;
   const TensorView& scales_;
   std::int64_t index_;
   Row row_;
-  std::vector<BFloat16> values_;  // of a row that becomes codes
+  std::vector<BFloat16> values_;  // of a row that is measured
+  std::optional<float> quant_scale_;
 };
 
 /// f16 has no infinity here: an element of v beyond its range would make every output of its head NaN.
@@ -75,9 +80,11 @@ void layer_norm_reference(ExecutionContext&, const LayerNormArgs& args, void*) {
   for (std::int64_t b = 0; b < args.x.dim(0); ++b) {
     for (std::int64_t t = 0; t < args.x.dim(1); ++t) {
       const Row x(args.x, {b, t});
-      OutRow out(args.out, args.out_dequant_scale, b, t);
+      OutRow out(args.out, args.out_dequant_scale, args.out_quant_scale, b, t);
       std::optional<OutRow> second;
-      if (args.second.defined()) second.emplace(args.second.out, args.second.dequant_scale, b, t);
+      if (args.second.defined()) {
+        second.emplace(args.second.out, args.second.dequant_scale, args.second.quant_scale, b, t);
+      }
       const Statistics statistics = row_statistics(x, width, args.eps);
       for (std::int64_t i = 0; i < width; ++i) {
         const double normal = (x[i] - statistics.mean) * statistics.inverse_deviation;
@@ -112,6 +119,7 @@ void gate_residual_norm_reference(ExecutionContext& context, const GateResidualN
   norm.eps = args.eps;
   norm.out = args.out;
   norm.out_dequant_scale = args.out_dequant_scale;
+  norm.out_quant_scale = args.out_quant_scale;
   norm.second = args.second;
   layer_norm_reference(context, norm, scratch);
 }

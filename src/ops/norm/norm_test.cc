@@ -287,6 +287,37 @@ TEST(CodedNorm, equals_the_norm_and_then_quantize_bit_for_bit) {
   }
 }
 
+TEST(CodedNorm, codes_of_a_given_scale_equal_the_norm_and_then_quantize_bit_for_bit) {
+  TestContext context;
+  constexpr float kDequantScale = 0.009f;  // some values of E4M3 saturate, many of int8
+  const TestTensor dequant_scale = one_value(kDequantScale), quant_scale = one_value(1.0f / kDequantScale);
+  for (const NormShape& s : kShapes) {
+    for (const DType format : {DType::kE4M3, DType::kI8}) {
+      const NormInputs in(s, kBF16, kBF16), in_apart(s, kBF16, kBF16);
+      const Shape shape = in.x.view().shape();
+      const TestTensor plain(kBF16, shape), given(format, shape), expected(format, shape);
+      const TestCodes measured(format, shape), expected_measured(format, shape);
+      const auto args_of = [](const NormInputs& from, const TensorView& out, const TensorView& scale) {
+        return GateResidualNormArgs{.x = from.x,
+                                    .y = from.y,
+                                    .gate = from.gate,
+                                    .shift = from.shift,
+                                    .scale = from.scale,
+                                    .out = out,
+                                    .out_quant_scale = scale};
+      };
+      GateResidualNormArgs args = args_of(in, given, quant_scale);
+      args.second = {.shift = in.shift, .scale = in.scale, .out = measured.codes, .dequant_scale = measured.scales};
+      gate_residual_norm(context.get(), args);
+      gate_residual_norm(context.with_row("gate_residual_norm", "reference"), args_of(in_apart, plain, {}));
+      quantize(context.get(), {.x = plain, .out = {expected, dequant_scale, ScaleGrain::kTensor}});
+      quantize(context.get(), {.x = plain, .out = expected_measured.view()});
+      EXPECT_TRUE(given.same_bytes(expected)) << shape.to_string() << dtype_name(format);
+      EXPECT_TRUE(measured.same_bytes(expected_measured)) << shape.to_string() << dtype_name(format);
+    }
+  }
+}
+
 TEST(CodedNorm, one_output_may_be_codes_and_the_other_not) {
   TestContext context;
   const NormInputs in({2, 3, 40, 0});
@@ -318,7 +349,13 @@ TEST(CodedNorm, codes_and_scales_come_together) {
   EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
   args.out_dequant_scale = codes.scales;
   layer_norm(context.get(), args);
+  args.out_quant_scale = few;  // beside measured ones
+  EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
+  args.out_quant_scale = {};
   args.out = plain;
+  EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
+  args.out_dequant_scale = {};
+  args.out_quant_scale = few;
   EXPECT_THROW(layer_norm(context.get(), args), CheckFailure);
 }
 

@@ -36,7 +36,8 @@ constexpr std::int64_t kMaxWidth = std::int64_t{kMaxThreads} * kPerThread * kVec
 struct NormOut {
   Rows out, factor, offset;
   float one = 0.0f;
-  float* scales = nullptr;  // of codes; a token each
+  float* scales = nullptr;             // of codes, a token each: to be measured
+  const float* quant_scale = nullptr;  // of codes, one for all: given
 };
 
 struct NormArgs {
@@ -60,7 +61,7 @@ __device__ void write_out(const NormOut& to, const RowPart& part, int width, int
                           float inverse, unsigned* shared) {
   float results[kPerThread][kVector];
   unsigned largest = 0;
-  const bool coded = to.scales != nullptr;
+  const bool measured = to.scales != nullptr, coded = measured || to.quant_scale != nullptr;
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     if (part.begin[i] >= width) continue;
@@ -82,9 +83,14 @@ __device__ void write_out(const NormOut& to, const RowPart& part, int width, int
     if (!coded) store_floats<kAligned>(to.out.row(b, t), to.out.dtype, part.begin[i], width, results[i]);
   }
   if (!coded) return;
-  const float scale = dequant_scale_from(block_max(largest, shared), to.out.dtype);
-  if (threadIdx.x == 0) to.scales[b * tokens + t] = scale;
-  const float reciprocal = __frcp_rn(scale);
+  float reciprocal;
+  if (measured) {
+    const float scale = dequant_scale_from(block_max(largest, shared), to.out.dtype);
+    if (threadIdx.x == 0) to.scales[b * tokens + t] = scale;
+    reciprocal = __frcp_rn(scale);
+  } else {
+    reciprocal = *to.quant_scale;
+  }
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     if (part.begin[i] < width) {
@@ -217,13 +223,18 @@ __device__ inline void write_out(const NormOut& to, const FixedRow<kWidth>& x, i
     results.set(g, make_float4(modulated(value.x, factor.x, offset.x), modulated(value.y, factor.y, offset.y),
                                modulated(value.z, factor.z, offset.z), modulated(value.w, factor.w, offset.w)));
   }
-  if (to.scales == nullptr) {
+  float reciprocal;
+  if (to.scales != nullptr) {
+    const float scale = results.measure(to.out.dtype, shared);
+    if (threadIdx.x == 0) to.scales[b * tokens + t] = scale;
+    reciprocal = __frcp_rn(scale);
+  } else if (to.quant_scale != nullptr) {
+    reciprocal = *to.quant_scale;
+  } else {
     results.store(to.out.row<BF16>(b, t));
     return;
   }
-  const float scale = results.measure(to.out.dtype, shared);
-  if (threadIdx.x == 0) to.scales[b * tokens + t] = scale;
-  results.store_codes(to.out.dtype, to.out.row<std::uint8_t>(b, t), scale);
+  results.store_codes(to.out.dtype, to.out.row<std::uint8_t>(b, t), reciprocal);
 }
 
 template <int kWidth, bool kResidual>
@@ -266,14 +277,15 @@ __global__ void __launch_bounds__(FixedRow<kWidth>::kThreads, FixedRow<kWidth>::
   if (args.out_count > 1) write_out<kWidth>(args.outs[1], x, b, t, args.tokens, mean, inverse, largest[1]);
 }
 
-NormOut norm_out(const TensorView& out, const TensorView& scales, const TensorView& factor, const TensorView& offset,
-                 float one) {
+NormOut norm_out(const TensorView& out, const TensorView& scales, const TensorView& quant_scale,
+                 const TensorView& factor, const TensorView& offset, float one) {
   NormOut to;
   to.out = rows_of(out);
   to.factor = vectors_of(factor);
   to.offset = vectors_of(offset);
   to.one = one;
   if (scales.defined()) to.scales = scales.f32();
+  if (quant_scale.defined()) to.quant_scale = quant_scale.f32();
   return to;
 }
 
@@ -331,14 +343,16 @@ bool second_in_vectors(const SecondModulation& second) {
 
 void add_second(NormArgs& norm, const SecondModulation& second) {
   if (!second.defined()) return;
-  norm.outs[norm.out_count++] = norm_out(second.out, second.dequant_scale, second.scale, second.shift, 1.0f);
+  norm.outs[norm.out_count++] =
+      norm_out(second.out, second.dequant_scale, second.quant_scale, second.scale, second.shift, 1.0f);
 }
 
 void layer_norm_cuda(ExecutionContext& context, const LayerNormArgs& args, void*) {
   const bool affine = args.weight.defined();
   NormArgs norm;
-  norm.outs[norm.out_count++] = norm_out(args.out, args.out_dequant_scale, affine ? args.weight : args.scale,
-                                         affine ? args.bias : args.shift, affine ? 0.0f : 1.0f);
+  norm.outs[norm.out_count++] =
+      norm_out(args.out, args.out_dequant_scale, args.out_quant_scale, affine ? args.weight : args.scale,
+               affine ? args.bias : args.shift, affine ? 0.0f : 1.0f);
   add_second(norm, args.second);
   const bool aligned = in_vectors(args.x) && in_vectors(args.out) && in_vectors(args.weight) && in_vectors(args.bias) &&
                        in_vectors(args.scale) && in_vectors(args.shift) && second_in_vectors(args.second);
@@ -350,7 +364,8 @@ void gate_residual_norm_cuda(ExecutionContext& context, const GateResidualNormAr
   norm.y = rows_of(args.y);
   norm.gate = vectors_of(args.gate);
   if (args.out.defined()) {
-    norm.outs[norm.out_count++] = norm_out(args.out, args.out_dequant_scale, args.scale, args.shift, 1.0f);
+    norm.outs[norm.out_count++] =
+        norm_out(args.out, args.out_dequant_scale, args.out_quant_scale, args.scale, args.shift, 1.0f);
   }
   add_second(norm, args.second);
   const bool aligned = in_vectors(args.x) && in_vectors(args.y) && in_vectors(args.gate) && in_vectors(args.out) &&
@@ -365,7 +380,7 @@ void gate_residual_norm_cuda(ExecutionContext& context, const GateResidualNormAr
 
 void rms_norm_cuda(ExecutionContext& context, const RmsNormArgs& args, void*) {
   NormArgs norm;
-  norm.outs[norm.out_count++] = norm_out(args.out, {}, args.weight, {}, 0.0f);
+  norm.outs[norm.out_count++] = norm_out(args.out, {}, {}, args.weight, {}, 0.0f);
   const bool aligned = in_vectors(args.x) && in_vectors(args.out) && in_vectors(args.weight);
   launch(context, norm, args.x, args.eps, threads_for(args.x.dim(2), kPerThread), "rms_norm",
          aligned ? rms_norm_kernel<true> : rms_norm_kernel<false>);

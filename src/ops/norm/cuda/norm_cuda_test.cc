@@ -199,6 +199,37 @@ TEST(NormCuda, coded_outputs_equal_the_norm_and_then_quantize_bit_for_bit) {
   }
 }
 
+TEST(NormCuda, codes_of_a_given_scale_equal_the_norm_and_then_quantize_bit_for_bit) {
+  OCTAVO_REQUIRE_GPU();
+  GpuContext gpu;
+  constexpr float kDequantScale = 0.009f;  // some values of E4M3 saturate, many of int8
+  const GpuTensor dequant_scale(gpu, one_value(kDequantScale)), quant_scale(gpu, one_value(1.0f / kDequantScale));
+  for (const NormShape& s : kShapes) {
+    for (const DType x_dtype : {kF32, kBF16}) {
+      for (const DType format : {DType::kE4M3, DType::kI8}) {
+        const NormInputs in(s, x_dtype, kBF16);
+        const GpuNormInputs fused(gpu, in), apart(gpu, in);
+        const Shape shape = in.x.view().shape();
+        const TestCodes poison(format, shape);
+        const GpuTensor plain(gpu, TestTensor(kBF16, shape)), plain_second(gpu, TestTensor(kBF16, shape)),
+            given(gpu, poison.codes), measured(gpu, poison.codes), measured_scales(gpu, poison.scales),
+            expected(gpu, poison.codes), expected_scales(gpu, poison.scales);
+        GateResidualNormArgs args = gate_args(fused, Form::kTwice, given, measured);
+        args.out_quant_scale = quant_scale;
+        args.second.dequant_scale = measured_scales;
+        gate_residual_norm(gpu.get(), args);
+        gate_residual_norm(gpu.get(), gate_args(apart, Form::kTwice, plain, plain_second));
+        const std::string name = fmt::format("{} {} {}", shape.to_string(), dtype_name(x_dtype), dtype_name(format));
+        quantize(gpu.get(), {.x = plain, .out = {expected, dequant_scale, ScaleGrain::kTensor}});
+        EXPECT_TRUE(given.download().same_bytes(expected.download())) << name;
+        quantize(gpu.get(), {.x = plain_second, .out = {expected, expected_scales, ScaleGrain::kRow}});
+        EXPECT_TRUE(measured.download().same_bytes(expected.download())) << name;
+        EXPECT_TRUE(measured_scales.download().same_bytes(expected_scales.download())) << name;
+      }
+    }
+  }
+}
+
 TEST(NormCuda, one_output_may_be_codes_and_the_other_not) {
   OCTAVO_REQUIRE_GPU();
   GpuContext gpu;

@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(FixedRow<kWidth>::kThreads, FixedRow<kWidth>::
     scale = x.measure(args.format, shared);
     if (threadIdx.x == 0) args.scales[row] = scale;
   }
-  x.store_codes(args.format, args.codes + row * kWidth, scale);
+  x.store_codes(args.format, args.codes + row * kWidth, __frcp_rn(scale));
 }
 
 template <int kWidth>
