@@ -70,12 +70,12 @@ OpCost cost(const ScaledMatmulArgs& a) {
 
 OpCost cost(const AttentionArgs& a) {
   const auto pairs = static_cast<double>(a.q.dim(0) * a.q.dim(1) * a.q.dim(2)) * static_cast<double>(a.k.dim(2));
-  return {
-      .shape = fmt::format("B{} H{} {} x {} of {} {}{}{}", a.q.dim(0), a.q.dim(1), a.q.dim(2), a.k.dim(2), a.q.dim(3),
-                           dtype_name(a.q.dtype()), a.bias.defined() ? ", bias" : "", a.causal ? ", causal" : ""),
-      .flops = 4 * pairs * static_cast<double>(a.q.dim(3)) * (a.causal ? 0.5 : 1.0),
-      .bytes = bytes_of({&a.q, &a.k, &a.v, &a.bias, &a.out}),
-      .multiplied = a.q.dtype()};
+  return {.shape = fmt::format("B{} H{} {} x {} of {} {}{}{}{}", a.q.dim(0), a.q.dim(1), a.q.dim(2), a.k.dim(2),
+                               a.q.dim(3), dtype_name(a.q.dtype()), a.out_quant_scale.defined() ? " to codes" : "",
+                               a.bias.defined() ? ", bias" : "", a.causal ? ", causal" : ""),
+          .flops = 4 * pairs * static_cast<double>(a.q.dim(3)) * (a.causal ? 0.5 : 1.0),
+          .bytes = bytes_of({&a.q, &a.k, &a.v, &a.bias, &a.out}),
+          .multiplied = a.q.dtype()};
 }
 
 OpCost cost(const Conv2dArgs& a) {

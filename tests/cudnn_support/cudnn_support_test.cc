@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <vector>
 
 #include "ops/attention/cuda/attention_graph.h"
@@ -178,7 +179,31 @@ TEST_P(CudnnSupport, attention_of_the_transformer) {
       problem.k = problem.v = strides(keys);
       problem.out = {queries * token, width, token};
       std::string reason;
-      EXPECT_GT(usable(problem.graph(), false, reason), 0) << problem.key() << " " << reason;
+      EXPECT_GT(usable(ops::attention_graph(problem), false, reason), 0) << problem.words() << " " << reason;
+    }
+  }
+}
+
+/// The row asks sm_90 alone for it: nothing older computes it, in any form.
+TEST_P(CudnnSupport, attention_in_fp8_on_hopper_alone) {
+  const bool hopper = GetParam().compute_capability == 900;
+  for (const auto& [heads, queries, keys, width] : {std::array<std::int64_t, 4>{38, 4429, 4429, 64},
+                                                    {38, 4096, 4429, 64},
+                                                    {3, 70, 200, 64},
+                                                    {16, 4096, 4096, 128}}) {
+    const std::int64_t token = heads * width;
+    for (const bool head_major : {false, true}) {
+      const auto strides = [&, heads = heads, width = width](std::int64_t tokens) {
+        return head_major ? AttentionProblem::Strides{tokens * token, tokens * width, width}
+                          : AttentionProblem::Strides{tokens * token, width, token};
+      };
+      AttentionProblem problem{.batch = 2, .heads = heads, .queries = queries, .keys = keys, .width = width};
+      problem.q = strides(queries);
+      problem.k = problem.v = strides(keys);
+      problem.out = {queries * token, width, token};
+      std::string reason;
+      EXPECT_EQ(usable(ops::fp8_attention_graph(problem), false, reason) > 0, hopper)
+          << problem.words() << " " << reason;
     }
   }
 }
@@ -204,7 +229,7 @@ TEST_P(CudnnSupport, what_cannot_be_computed_is_refused) {
   AttentionProblem problem{.batch = 1, .heads = 1, .queries = 64, .keys = 64, .width = 4100};
   problem.q = problem.k = problem.v = problem.out = {64 * 4100, 4100, 4100};
   std::string reason;
-  EXPECT_EQ(usable(problem.graph(), false, reason), 0);
+  EXPECT_EQ(usable(ops::attention_graph(problem), false, reason), 0);
 }
 
 }  // namespace

@@ -59,6 +59,8 @@ std::size_t size_of(cudnnDataType_t type) {
       return 4;
     case CUDNN_DATA_BFLOAT16:
       return 2;
+    case CUDNN_DATA_FP8_E4M3:
+      return 1;
     default:
       break;
   }
@@ -146,7 +148,7 @@ Result<std::string> CudnnPlan::json() const {
 }
 
 void CudnnPlan::run(cudnnHandle_t handle, std::span<void* const> pointers, void* workspace) const {
-  constexpr std::size_t kMost = 8;
+  constexpr std::size_t kMost = 16;
   OCTAVO_CHECK(pointers.size() <= kMost, "{} tensors of a graph", pointers.size());
   std::array<std::int64_t, kMost> ids{};
   for (std::size_t i = 0; i < pointers.size(); ++i) ids[i] = static_cast<std::int64_t>(i) + 1;
@@ -201,6 +203,42 @@ CudnnGraph::Tensor CudnnGraph::between(const Extents& extents) {
   return append(CUDNN_DATA_FLOAT, extents, strides, true, false);
 }
 
+CudnnGraph::Tensor CudnnGraph::between_matrices(cudnnDataType_t type, const Extents& extents) {
+  Extents strides(extents.size(), 1);
+  for (std::size_t i = extents.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * extents[i];
+  return append(type, extents, strides, true, false);
+}
+
+void CudnnGraph::add_operation(CudnnDescriptor what, CudnnDescriptor operation, std::string_view name) {
+  require(operation.finalize(name));
+  parts_.push_back(std::move(what));
+  operations_.push_back(std::move(operation));
+}
+
+void CudnnGraph::matmul(Tensor a, Tensor b, Tensor product) {
+  CudnnDescriptor what(CUDNN_BACKEND_MATMUL_DESCRIPTOR);
+  what.set(CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, CUDNN_DATA_FLOAT);
+  require(what.finalize("matmul"));
+  CudnnDescriptor operation(CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
+  operation.set(CUDNN_ATTR_OPERATION_MATMUL_DESC, what);
+  operation.set(CUDNN_ATTR_OPERATION_MATMUL_ADESC, tensors_[a]);
+  operation.set(CUDNN_ATTR_OPERATION_MATMUL_BDESC, tensors_[b]);
+  operation.set(CUDNN_ATTR_OPERATION_MATMUL_CDESC, tensors_[product]);
+  add_operation(std::move(what), std::move(operation), "matmul");
+}
+
+void CudnnGraph::reduce(cudnnReduceTensorOp_t reduction, Tensor x, Tensor result) {
+  CudnnDescriptor what(CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
+  what.set(CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, reduction);
+  what.set(CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, CUDNN_DATA_FLOAT);
+  require(what.finalize("reduction"));
+  CudnnDescriptor operation(CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+  operation.set(CUDNN_ATTR_OPERATION_REDUCTION_DESC, what);
+  operation.set(CUDNN_ATTR_OPERATION_REDUCTION_XDESC, tensors_[x]);
+  operation.set(CUDNN_ATTR_OPERATION_REDUCTION_YDESC, tensors_[result]);
+  add_operation(std::move(what), std::move(operation), "reduction");
+}
+
 void CudnnGraph::convolution(Tensor x, Tensor w, Tensor y, std::int64_t stride, Padding rows, Padding columns) {
   CudnnDescriptor what(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
   const std::int64_t spatial = 2;
@@ -222,9 +260,7 @@ void CudnnGraph::convolution(Tensor x, Tensor w, Tensor y, std::int64_t stride, 
   operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, tensors_[x]);
   operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, tensors_[w]);
   operation.set(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, tensors_[y]);
-  require(operation.finalize("convolution"));
-  parts_.push_back(std::move(what));
-  operations_.push_back(std::move(operation));
+  add_operation(std::move(what), std::move(operation), "convolution");
 }
 
 void CudnnGraph::pointwise(cudnnPointwiseMode_t mode, Tensor a, Tensor b, Tensor result) {
@@ -237,9 +273,7 @@ void CudnnGraph::pointwise(cudnnPointwiseMode_t mode, Tensor a, Tensor b, Tensor
   operation.set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, tensors_[a]);
   if (b != kNone) operation.set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, tensors_[b]);
   operation.set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, tensors_[result]);
-  require(operation.finalize("pointwise"));
-  parts_.push_back(std::move(what));
-  operations_.push_back(std::move(operation));
+  add_operation(std::move(what), std::move(operation), "pointwise");
 }
 
 void CudnnGraph::attention(Tensor q, Tensor k, Tensor v, Tensor factor, Tensor out) {

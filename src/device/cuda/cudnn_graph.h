@@ -104,6 +104,8 @@ class CudnnGraph {
   Tensor host_scalar(const Extents& extents);
   /// Between two operations, never in memory; f32.
   Tensor between(const Extents& extents);
+  /// The same of matrices: the last axis innermost.
+  Tensor between_matrices(cudnnDataType_t type, const Extents& extents);
 
   struct Padding {
     std::int64_t before = 0;
@@ -113,6 +115,10 @@ class CudnnGraph {
   void convolution(Tensor x, Tensor w, Tensor y, std::int64_t stride, Padding rows, Padding columns);
   /// `b` is kNone for a function of one tensor.
   void pointwise(cudnnPointwiseMode_t mode, Tensor a, Tensor b, Tensor result);
+  /// product [B, H, M, N] = a [B, H, M, K] b [B, H, K, N]; sums in f32.
+  void matmul(Tensor a, Tensor b, Tensor product);
+  /// Over the axes of which `result` has one element.
+  void reduce(cudnnReduceTensorOp_t reduction, Tensor x, Tensor result);
   /// q, k, v, out [B, H, S, Dh] in any strides, 16-bit; `factor` a host scalar.
   void attention(Tensor q, Tensor k, Tensor v, Tensor factor, Tensor out);
 
@@ -126,6 +132,7 @@ class CudnnGraph {
 
  private:
   Tensor append(cudnnDataType_t type, const Extents& extents, const Extents& strides, bool is_between, bool on_host);
+  void add_operation(CudnnDescriptor what, CudnnDescriptor operation, std::string_view name);
   std::vector<CudnnDescriptor> tensors_;
   std::vector<CudnnDescriptor> parts_;  // what operations refer to
   std::vector<CudnnDescriptor> operations_;

@@ -27,7 +27,7 @@ bool attention_flash_supports(const AttentionArgs& args, const DeviceTraits& tra
   // The products read bf16 q and k as pairs: rows must begin on a whole pair.
   const bool whole_pairs = args.q.dtype() == DType::kF32 || (args.q.stride(2) % 2 == 0 && args.k.stride(2) % 2 == 0);
   const bool plain = args.q.dtype() == DType::kF32 || args.q.dtype() == DType::kBF16;
-  return plain && traits.has_avx2 && width % 16 == 0 && width <= kMaxHeadWidth && whole_pairs;
+  return plain && has_plain_result(args) && traits.has_avx2 && width % 16 == 0 && width <= kMaxHeadWidth && whole_pairs;
 }
 
 std::size_t attention_flash_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args) {
@@ -45,26 +45,38 @@ KernelTable<AttentionArgs>& attention_table() {
 }
 
 AttentionOperands plan_attention_operands(const ExecutionContext& context, DType activation, std::int64_t head_width,
-                                          float score_factor, bool normed) {
+                                          float score_factor, bool normed, bool codes) {
   const std::string_view forced = context.kernel_override("attention");
   const bool free = forced.empty() || forced == kHopperAttentionRow;
-  return plan_attention_operands(context.traits(), activation, head_width, score_factor, normed && free);
+  return plan_attention_operands(context.traits(), activation, head_width, score_factor, normed && free, codes);
 }
 
 AttentionOperands plan_attention_operands(const DeviceTraits& traits, DType activation, std::int64_t head_width,
-                                          float score_factor, bool normed) {
-  if (traits.kind == DeviceKind::kCuda && traits.compute_capability == 90 && head_width == 64 && normed &&
-      activation == DType::kBF16) {
-    // f16 has three bits more than bf16, and the range that normed q and k need. With log2(e) inside q, scores are
-    // exponents of two.
-    const float q_factor = score_factor * std::numbers::log2e_v<float>;
-    return {.q = DType::kF16,
-            .k = DType::kF16,
-            .v = DType::kF16,
-            .q_factor = q_factor,
-            .score_factor = std::numbers::ln2_v<float>};
+                                          float score_factor, bool normed, bool codes) {
+  if (traits.kind != DeviceKind::kCuda || traits.compute_capability != 90 || head_width != 64 || !normed ||
+      activation != DType::kBF16) {
+    return {.q = activation, .k = activation, .v = activation, .score_factor = score_factor};
   }
-  return {.q = activation, .k = activation, .v = activation, .score_factor = score_factor};
+  if (codes) {
+    // E4M3 is as exact from 2^-6 on as everywhere, and ends at 448: for values of deviation 1 times 4, bounded by 32
+    // times the norm's weight.
+    constexpr float kFactor = 4.0f;
+    return {.q = DType::kE4M3,
+            .k = DType::kE4M3,
+            .v = DType::kF16,
+            .q_factor = kFactor,
+            .k_factor = kFactor,
+            .score_factor = score_factor / (kFactor * kFactor),
+            .writes_codes = true};
+  }
+  // f16 has three bits more than bf16, and the range that normed q and k need. With log2(e) inside q, scores are
+  // exponents of two.
+  return {.q = DType::kF16,
+          .k = DType::kF16,
+          .v = DType::kF16,
+          .q_factor = score_factor * std::numbers::log2e_v<float>,
+          .score_factor = std::numbers::ln2_v<float>,
+          .writes_codes = true};
 }
 
 void attention(ExecutionContext& context, const AttentionArgs& args) {
@@ -78,14 +90,19 @@ void attention(ExecutionContext& context, const AttentionArgs& args) {
   require_shape(op, "k", args.k, Shape{batch, heads, args.k.dim(2), width});
   require_dtype(op, "k", args.k, {args.q.dtype()});
   require_shape(op, "v", args.v, args.k.shape());
-  require_dtype(op, "v", args.v, {args.q.dtype() == DType::kE4M3 ? DType::kF16 : args.q.dtype()});
+  if (args.q.dtype() == DType::kE4M3) {
+    require_dtype(op, "v", args.v, {DType::kF16, DType::kE4M3});
+  } else {
+    require_dtype(op, "v", args.v, {args.q.dtype()});
+  }
   OCTAVO_CHECK(args.k.dim(2) > 0 && width > 0, "op attention: no keys in k {}", args.k.shape().to_string());
   if (args.bias.defined()) {
     require_shape(op, "bias", args.bias, Shape{heads, args.q.dim(2), args.k.dim(2)});
     require_dtype(op, "bias", args.bias, {DType::kF32});
   }
   require_shape(op, "out", args.out, Shape{batch, args.q.dim(2), heads * width});
-  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16, DType::kE4M3});
+  require_quant_scale(op, args.out, args.out_quant_scale);
   if (args.out.element_count() == 0) return;
   attention_table().dispatch(context, args);
 }

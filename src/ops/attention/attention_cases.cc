@@ -56,6 +56,34 @@ CaseList attention_cases(device::Device& device) {
                                 4 * pairs * static_cast<double>(shape.width), bytes));
     }
   }
+  if (!full_size(device.traits())) return cases;
+  // In 8 bits: q and k as codes; the result as codes with a static scale; all of it.
+  struct Types {
+    DType q, v, out;
+  };
+  for (const auto& [q, v, out] :
+       {Types{DType::kE4M3, DType::kF16, DType::kBF16}, Types{DType::kF16, DType::kF16, DType::kE4M3},
+        Types{DType::kE4M3, DType::kE4M3, DType::kE4M3}}) {
+    const AttentionShape& shape = kFullSize[0];
+    auto tensors = std::make_shared<CaseTensors>(device);
+    const Shape operand{shape.batch, shape.heads, shape.queries, shape.width};
+    constexpr float kSpread = 4.0f;
+    AttentionArgs args;
+    args.q = tensors->random(q, operand, q == DType::kE4M3 ? kSpread : 1.0f);
+    args.k = tensors->random(q, operand, q == DType::kE4M3 ? kSpread : 1.0f);
+    args.v = tensors->random(v, operand, kSpread);
+    args.score_factor = q == DType::kE4M3 ? 0.125f / (kSpread * kSpread) : 0.125f;
+    args.out = tensors->zeros(out, Shape{shape.batch, shape.queries, shape.heads * shape.width});
+    if (out == DType::kE4M3) args.out_quant_scale = tensors->constant(DType::kF32, Shape{1}, 100.0f);
+    const double pairs =
+        static_cast<double>(shape.batch * shape.heads * shape.queries) * static_cast<double>(shape.keys);
+    cases.push_back(make_case(
+        attention_table(), attention, device.traits(), tensors, args,
+        fmt::format("{} B{} H{} {}x{} Dh{} q {} v {} out {}", shape.name, shape.batch, shape.heads, shape.queries,
+                    shape.keys, shape.width, dtype_name(q), dtype_name(v), dtype_name(out)),
+        4 * pairs * static_cast<double>(shape.width),
+        static_cast<double>(args.q.byte_count() + args.k.byte_count() + args.v.byte_count() + args.out.byte_count())));
+  }
   return cases;
 }
 

@@ -12,6 +12,7 @@ namespace octavo::ops {
 void attention_reference(ExecutionContext&, const AttentionArgs& args, void*) {
   const std::int64_t keys = args.k.dim(2);
   const std::int64_t width = args.q.dim(3);
+  const double quant = args.out_quant_scale.defined() ? args.out_quant_scale.f32()[0] : 1.0;
   std::vector<double> weights(static_cast<std::size_t>(keys));  // the reference may allocate; no fast row does
   for (std::int64_t b = 0; b < args.q.dim(0); ++b) {
     for (std::int64_t h = 0; h < args.q.dim(1); ++h) {
@@ -34,7 +35,7 @@ void attention_reference(ExecutionContext&, const AttentionArgs& args, void*) {
         for (std::int64_t i = 0; i < width; ++i) {
           double value = 0;
           for (std::int64_t key = 0; key < visible; ++key) value += weights[key] * Row(args.v, {b, h, key})[i];
-          out.set(h * width + i, static_cast<float>(value / sum));
+          out.set(h * width + i, static_cast<float>(value / sum * args.value_factor * quant));
         }
       }
     }

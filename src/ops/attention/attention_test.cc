@@ -132,6 +132,38 @@ TEST(Attention, operands_of_a_plain_device_are_those_of_the_activations) {
   }
 }
 
+TEST(Attention, codes_are_the_values_times_their_scales_rounded) {
+  TestContext context;
+  const Shape shape{2, 2, 9, 64};
+  const TestTensor q = TestTensor::random(DType::kE4M3, shape, 1, 4.0f),
+                   k = TestTensor::random(DType::kE4M3, shape, 2, 4.0f),
+                   v = TestTensor::random(DType::kE4M3, shape, 3, 50.0f), quant_scale = one_value(300.0f);
+  const Shape out_shape{2, 9, 128};
+  const TestTensor values(DType::kF32, out_shape), codes(DType::kE4M3, out_shape), expected(DType::kE4M3, out_shape);
+  AttentionArgs args{.q = q, .k = k, .v = v, .bias = {}, .score_factor = 0.125f / 16};
+  args.value_factor = 0.02f;
+  args.out = values;
+  attention(context.get(), args);
+  args.out = codes;
+  EXPECT_THROW(attention(context.get(), args), CheckFailure);  // without their scale
+  args.out_quant_scale = quant_scale;
+  attention(context.get(), args);
+  std::int64_t saturated = 0;
+  for (std::int64_t b = 0; b < 2; ++b) {
+    for (std::int64_t t = 0; t < 9; ++t) {
+      for (std::int64_t i = 0; i < 128; ++i) {
+        const float value = Row(values, {b, t})[i] * 300.0f;
+        Row(expected, {b, t}).set(i, value);
+        saturated += std::abs(value) > kE4M3Largest ? 1 : 0;
+      }
+    }
+  }
+  EXPECT_GT(saturated, 0);
+  EXPECT_TRUE(expect_close(codes, expected, testing::kOpFloat8Stored));
+  args.out = values;  // a scale without codes
+  EXPECT_THROW(attention(context.get(), args), CheckFailure);
+}
+
 TEST(Attention, operands_of_a_hopper_gpu_give_the_same_scores_and_need_normed_heads_of_64) {
   DeviceTraits hopper;
   hopper.kind = DeviceKind::kCuda;
@@ -139,6 +171,10 @@ TEST(Attention, operands_of_a_hopper_gpu_give_the_same_scores_and_need_normed_he
   const AttentionOperands operands = plan_attention_operands(hopper, DType::kBF16, 64, 0.125f, true);
   EXPECT_EQ(operands.v, DType::kF16);
   EXPECT_NEAR(operands.q_factor * operands.k_factor * operands.score_factor, 0.125f, 1e-8f);
+  const AttentionOperands codes = plan_attention_operands(hopper, DType::kBF16, 64, 0.125f, true, true);
+  EXPECT_EQ(codes.q, DType::kE4M3);
+  EXPECT_EQ(codes.v, DType::kF16);
+  EXPECT_NEAR(codes.q_factor * codes.k_factor * codes.score_factor, 0.125f, 1e-8f);
   DeviceTraits ada = hopper;
   ada.compute_capability = 89;
   for (const AttentionOperands& plain : {plan_attention_operands(hopper, DType::kBF16, 64, 0.125f, false),

@@ -18,8 +18,8 @@
 //
 // Cost. b2 h38 L4429: 382 GFLOP, 172 MB of q, k, v and out; 160 registers a thread, 208 KB of shared memory. On an H200
 // at 700 W: 0.58 to 0.64 ms by itself (593 to 658 TFLOP/s, `octavo bench --suite ops`), 0.65 between the products of a
-// step; with sums on the f16 units it was 0.68 to 0.69 and 0.69. Taking an eighth or half of the exponentials for the
-// polynomial is not faster (0.63 to 0.64).
+// step; with sums on the f16 units it was 0.68 to 0.69 and 0.69. Beside 0.650 in one run: 0.635 into codes, 0.616 with
+// e4m3 q and k. Taking an eighth or half of the exponentials for the polynomial is not faster (0.63 to 0.64).
 //
 // Numbers: f16 q and k carry 3 bits more than bf16, scores are rounded to 11 bits, P to 11 bits; sums in f32.
 // Against f32 the error is below that of bf16 operands (51.6 dB SQNR against 47.9 dB on normed q and k with weights of
@@ -28,6 +28,7 @@
 // A query's result depends on its own row of q and its head's k and v alone, in one order of sums: the same bits in
 // every run, whatever else is in the batch.
 #include <cudaTypedefs.h>
+#include <cuda_fp8.h>
 
 #include <algorithm>
 #include <numbers>
@@ -55,8 +56,10 @@ constexpr int kOnesBytes = 16 * kWidth * 2;  // 16 keys of a tile of values
 
 struct AttentionParams {
   CUtensorMap q, k, v;
-  __nv_bfloat16* out;
-  std::int64_t out_batch_stride;
+  std::uint8_t* out;
+  const float* quant_scale;  // out holds e4m3 codes; null: bf16
+  float value_factor;
+  std::int64_t out_batch_stride;  // bytes, as is the next
   std::int64_t out_token_stride;
   int queries;
   int heads;
@@ -333,12 +336,73 @@ __device__ __forceinline__ void produce(const AttentionParams& p, std::uint32_t 
   }
 }
 
+// --- what a warp's 16 queries come to, from tokens `token` on ---
+//
+// Through shared memory, pieces permuted so that no bank is hit twice, to whole rows of the head's channels.
+
+__device__ __forceinline__ void store_values(const float (&out)[kOuts], float first, float second,
+                                             std::uint32_t staging, std::uint8_t* to, std::int64_t token_stride,
+                                             int token, int tokens) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, c = lane % 4;
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const __nv_bfloat162 upper = __floats2bfloat162_rn(out[4 * i] * first, out[4 * i + 1] * first);
+    const __nv_bfloat162 lower = __floats2bfloat162_rn(out[4 * i + 2] * second, out[4 * i + 3] * second);
+    const std::uint32_t at = staging + g * (kWidth * 2) + (i ^ g) * 16 + c * 4;
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(*reinterpret_cast<const std::uint32_t*>(&upper)) : "memory");
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(at + 8 * kWidth * 2),
+                 "r"(*reinterpret_cast<const std::uint32_t*>(&lower))
+                 : "memory");
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int r = i * 4 + lane / 8, piece = lane % 8;
+    uint4 x;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(staging + r * (kWidth * 2) + (piece ^ (r & 7)) * 16)
+                 : "memory");
+    if (token + r < tokens) *reinterpret_cast<uint4*>(to + (token + r) * token_stride + piece * 16) = x;
+  }
+}
+
+__device__ __forceinline__ std::uint32_t two_codes(float low, float high) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
+}
+
+__device__ __forceinline__ void store_codes(const float (&out)[kOuts], float first, float second, std::uint32_t staging,
+                                            std::uint8_t* to, std::int64_t token_stride, int token, int tokens) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, c = lane % 4;
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const std::uint32_t at = staging + g * kWidth + (i ^ g) * 8 + c * 2;
+    const std::uint32_t upper = two_codes(out[4 * i] * first, out[4 * i + 1] * first);
+    const std::uint32_t lower = two_codes(out[4 * i + 2] * second, out[4 * i + 3] * second);
+    asm volatile("st.shared.b16 [%0], %1;" ::"r"(at), "h"(static_cast<std::uint16_t>(upper)) : "memory");
+    asm volatile("st.shared.b16 [%0], %1;" ::"r"(at + 8 * kWidth), "h"(static_cast<std::uint16_t>(lower)) : "memory");
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int r = i * 4 + lane / 8, piece = lane % 8;
+    uint2 x;
+    asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];"
+                 : "=r"(x.x), "=r"(x.y)
+                 : "r"(staging + r * kWidth + (piece ^ (r & 7)) * 8)
+                 : "memory");
+    if (token + r < tokens) *reinterpret_cast<uint2*>(to + (token + r) * token_stride + piece * 8) = x;
+  }
+}
+
 /// A warpgroup's part of the block's tiles.
-template <bool kCodes>
+template <bool kCodes, bool kWritesCodes>
 __device__ __forceinline__ void consume(const AttentionParams& p, std::uint32_t base, const Barriers& barriers,
                                         int group) {
   using L = Layout<kCodes>;
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
+  const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
   const bool leader = threadIdx.x % 128 == 0;
   const std::uint32_t staging = base + L::kOutOffset + group * L::kOutBytes + warp * (16 * kWidth * 2);
   Place<2> queries;
@@ -424,41 +488,22 @@ __device__ __forceinline__ void consume(const AttentionParams& p, std::uint32_t 
     if (leader) arrive(barriers.queries_empty + 8 * queries.index);
     queries = queries.next();
 
-    const float first = 1.0f / out[kSums], second = 1.0f / out[kSums + 2];
-    // Through shared memory, 16-byte pieces permuted so that no bank is hit twice, to whole 128-byte rows.
-    const int g = lane / 4, c = lane % 4;
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const __nv_bfloat162 upper = __floats2bfloat162_rn(out[4 * i] * first, out[4 * i + 1] * first);
-      const __nv_bfloat162 lower = __floats2bfloat162_rn(out[4 * i + 2] * second, out[4 * i + 3] * second);
-      const std::uint32_t at = staging + g * (kWidth * 2) + (i ^ g) * 16 + c * 4;
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(*reinterpret_cast<const std::uint32_t*>(&upper))
-                   : "memory");
-      asm volatile("st.shared.b32 [%0], %1;" ::"r"(at + 8 * kWidth * 2),
-                   "r"(*reinterpret_cast<const std::uint32_t*>(&lower))
-                   : "memory");
-    }
-    __syncwarp();
+    float factor = p.value_factor;
+    if constexpr (kWritesCodes) factor *= *p.quant_scale;
+    const float first = factor / out[kSums], second = factor / out[kSums + 2];
     const int b = of_head / p.heads, h = of_head - b * p.heads;
-    __nv_bfloat16* to = p.out + b * p.out_batch_stride + h * kWidth;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int r = i * 4 + lane / 8, piece = lane % 8;
-      uint4 x;
-      asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                   : "r"(staging + r * (kWidth * 2) + (piece ^ (r & 7)) * 16)
-                   : "memory");
-      const int token = row + warp * 16 + r;
-      if (token < p.queries) *reinterpret_cast<uint4*>(to + token * p.out_token_stride + piece * 8) = x;
+    std::uint8_t* to = p.out + b * p.out_batch_stride + h * (kWidth * (kWritesCodes ? 1 : 2));
+    if constexpr (kWritesCodes) {
+      store_codes(out, first, second, staging, to, p.out_token_stride, row + warp * 16, p.queries);
+    } else {
+      store_values(out, first, second, staging, to, p.out_token_stride, row + warp * 16, p.queries);
     }
   }
 }
 
 #endif  // sm_90a
 
-template <bool kCodes>
+template <bool kCodes, bool kWritesCodes>
 __global__ __launch_bounds__(kThreads, 1) void attention_kernel(const __grid_constant__ AttentionParams p) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ std::uint8_t memory[];
@@ -488,7 +533,7 @@ __global__ __launch_bounds__(kThreads, 1) void attention_kernel(const __grid_con
     if (threadIdx.x == 0) produce<kCodes>(p, base, barriers);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kConsumerRegisters));
-    consume<kCodes>(p, base, barriers, group - 1);
+    consume<kCodes, kWritesCodes>(p, base, barriers, group - 1);
   }
 #else
   __trap();  // never to be chosen: attention_hopper_supports()
@@ -533,18 +578,18 @@ CUtensorMap tensor_map(const TensorView& view, int rows) {
   return map;
 }
 
-template <bool kCodes>
+template <bool kCodes, bool kWritesCodes>
 void launch(ExecutionContext& context, const AttentionParams& params) {
   constexpr int kBytes = Layout<kCodes>::kBytes;
   static const bool prepared = [] {
-    device::cuda::check(
-        cudaFuncSetAttribute(attention_kernel<kCodes>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-        "cudaFuncSetAttribute");
+    device::cuda::check(cudaFuncSetAttribute(attention_kernel<kCodes, kWritesCodes>,
+                                             cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+                        "cudaFuncSetAttribute");
     return true;
   }();
   static_cast<void>(prepared);
   const int blocks = std::min(device::cuda::multiprocessors_of(context), params.tiles);
-  attention_kernel<kCodes><<<blocks, kThreads, kBytes, device::cuda::launch_stream(context)>>>(params);
+  attention_kernel<kCodes, kWritesCodes><<<blocks, kThreads, kBytes, device::cuda::launch_stream(context)>>>(params);
   device::cuda::check_launch("attention_hopper");
 }
 
@@ -566,10 +611,11 @@ bool attention_hopper_supports(const AttentionArgs& args, const DeviceTraits& tr
   const std::int64_t tiles = args.q.dim(0) * args.q.dim(1) * ((args.q.dim(2) + kRows - 1) / kRows);
   const float factor = exponent_factor(args);
   return traits.compute_capability == 90 && args.q.dim(3) == kWidth && !args.bias.defined() && !args.causal &&
-         (args.q.dtype() == DType::kF16 || args.q.dtype() == DType::kE4M3) && args.out.dtype() == DType::kBF16 &&
-         copies(args.q) && copies(args.k) && copies(args.v) && args.out.stride(2) == 1 && args.out.stride(1) % 8 == 0 &&
-         args.out.stride(0) % 8 == 0 && reinterpret_cast<std::uintptr_t>(args.out.data()) % 16 == 0 &&
-         tiles < (std::int64_t{1} << 30) && factor > 1e-4f && factor < 1e4f;  // an f16 with all its bits
+         (args.q.dtype() == DType::kF16 || args.q.dtype() == DType::kE4M3) && args.v.dtype() == DType::kF16 &&
+         (args.out.dtype() == DType::kBF16 || args.out.dtype() == DType::kE4M3) && copies(args.q) && copies(args.k) &&
+         copies(args.v) && args.out.stride(2) == 1 && args.out.stride(1) % 8 == 0 && args.out.stride(0) % 8 == 0 &&
+         reinterpret_cast<std::uintptr_t>(args.out.data()) % 16 == 0 && tiles < (std::int64_t{1} << 30) &&
+         factor > 1e-4f && factor < 1e4f;  // an f16 with all its bits
 }
 
 void attention_hopper(ExecutionContext& context, const AttentionArgs& args, void*) {
@@ -577,9 +623,12 @@ void attention_hopper(ExecutionContext& context, const AttentionArgs& args, void
   params.q = tensor_map(args.q, kGroupRows);
   params.k = tensor_map(args.k, kKeys);
   params.v = tensor_map(args.v, kKeys);
-  params.out = static_cast<__nv_bfloat16*>(args.out.data());
-  params.out_batch_stride = args.out.stride(0);
-  params.out_token_stride = args.out.stride(1);
+  const auto out_size = static_cast<std::int64_t>(dtype_size(args.out.dtype()));
+  params.out = static_cast<std::uint8_t*>(args.out.data());
+  params.quant_scale = args.out_quant_scale.defined() ? args.out_quant_scale.f32() : nullptr;
+  params.value_factor = args.value_factor;
+  params.out_batch_stride = args.out.stride(0) * out_size;
+  params.out_token_stride = args.out.stride(1) * out_size;
   params.queries = static_cast<int>(args.q.dim(2));
   params.heads = static_cast<int>(args.q.dim(1));
   params.query_tiles = (params.queries + kRows - 1) / kRows;
@@ -589,11 +638,10 @@ void attention_hopper(ExecutionContext& context, const AttentionArgs& args, void
   params.last_keys = keys - (params.key_tiles - 1) * kKeys;
   const std::uint32_t factor = __half_as_ushort(__float2half_rn(exponent_factor(args)));
   params.exponent_factor = factor | factor << 16;
-  if (args.q.dtype() == DType::kE4M3) {
-    launch<true>(context, params);
-  } else {
-    launch<false>(context, params);
-  }
+  const bool codes = args.q.dtype() == DType::kE4M3, writes_codes = args.out.dtype() == DType::kE4M3;
+  const auto run = codes ? (writes_codes ? launch<true, true> : launch<true, false>)
+                         : (writes_codes ? launch<false, true> : launch<false, false>);
+  run(context, params);
 }
 
 }  // namespace octavo::ops

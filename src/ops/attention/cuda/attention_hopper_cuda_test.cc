@@ -92,6 +92,40 @@ TEST(AttentionHopper, long_sequences_equal_the_reference) {
   check({1, 2, 300, 4429}, DType::kE4M3);
 }
 
+TEST(AttentionHopper, codes_of_a_static_scale_are_those_of_the_reference) {
+  OCTAVO_REQUIRE_HOPPER();
+  std::int64_t saturated = 0;
+  for (const DType dtype : {DType::kF16, DType::kE4M3}) {
+    for (const auto& [queries, padding] : {std::array<std::int64_t, 2>{70, 0}, {372, 16}, {1, 0}}) {
+      const Shapes s{2, 3, queries, 200};
+      TestContext cpu;
+      GpuContext gpu;
+      const Operands operands(s, dtype);
+      const Shape shape{s.batch, s.queries, s.heads * 64};
+      const TestTensor quant_scale = one_value(200.0f);
+      const auto with_codes = [&](const TensorView& q, const TensorView& k, const TensorView& v, const TensorView& out,
+                                  const TensorView& scale) {
+        AttentionArgs args = arguments(operands, q, k, v, out);
+        args.value_factor = 3.0f;
+        args.out_quant_scale = scale;
+        return args;
+      };
+      const TestTensor expected(DType::kE4M3, shape, padding);
+      attention(cpu.with_row("attention", "reference"),
+                with_codes(operands.q, operands.k, operands.v, expected, quant_scale));
+      const GpuTensor q(gpu, operands.q), k(gpu, operands.k), v(gpu, operands.v), scale(gpu, quant_scale),
+          out(gpu, TestTensor(DType::kE4M3, shape, padding));
+      attention(gpu.with_row("attention", "hopper"), with_codes(q, k, v, out, scale));
+      expected.for_each_row([&](const Row& row) {
+        for (std::int64_t n = 0; n < shape[-1]; ++n) saturated += std::abs(row[n]) == kE4M3Largest ? 1 : 0;
+      });
+      EXPECT_TRUE(expect_close(out.download(), expected, testing::kOpFloat8Stored))
+          << dtype_name(dtype) << " queries " << queries << " padding " << padding;
+    }
+  }
+  EXPECT_GT(saturated, 0);
+}
+
 TEST(AttentionHopper, many_keys_far_below_one_that_stands_out_keep_their_weight) {
   OCTAVO_REQUIRE_HOPPER();
   constexpr std::int64_t kKeys = 4096;
@@ -144,14 +178,17 @@ TEST(AttentionHopper, a_query_does_not_depend_on_its_neighbours_or_the_batch) {
 TEST(AttentionHopper, plan_asks_for_what_the_row_takes) {
   OCTAVO_REQUIRE_HOPPER();
   GpuContext gpu;
-  const AttentionOperands plan = plan_attention_operands(gpu.get(), DType::kBF16, 64, 0.125f, true);
-  EXPECT_NEAR(plan.q_factor * plan.k_factor * plan.score_factor, 0.125f, 1e-8f);
-  const Shape shape{1, 1, 16, 64};
-  const TestTensor q(plan.q, shape), k(plan.k, shape), v(plan.v, shape), out(DType::kBF16, Shape{1, 16, 64});
-  const AttentionArgs args{
-      .q = q, .k = k, .v = v, .bias = {}, .score_factor = plan.score_factor, .causal = false, .out = out};
-  EXPECT_EQ(gpu.rows_for(attention_table(), args).front(), "hopper");
-  EXPECT_EQ(plan_attention_operands(gpu.get(), DType::kBF16, 64, 0.125f, false).q, DType::kBF16);
+  for (const bool codes : {false, true}) {
+    const AttentionOperands plan = plan_attention_operands(gpu.get(), DType::kBF16, 64, 0.125f, true, codes);
+    EXPECT_EQ(plan.q, codes ? DType::kE4M3 : DType::kF16);
+    EXPECT_NEAR(plan.q_factor * plan.k_factor * plan.score_factor, 0.125f, 1e-8f);
+    const Shape shape{1, 1, 16, 64};
+    const TestTensor q(plan.q, shape), k(plan.k, shape), v(plan.v, shape), out(DType::kBF16, Shape{1, 16, 64});
+    const AttentionArgs args{
+        .q = q, .k = k, .v = v, .bias = {}, .score_factor = plan.score_factor, .causal = false, .out = out};
+    EXPECT_EQ(gpu.rows_for(attention_table(), args).front(), "hopper");
+  }
+  EXPECT_EQ(plan_attention_operands(gpu.get(), DType::kBF16, 64, 0.125f, false, true).q, DType::kBF16);
   EXPECT_EQ(plan_attention_operands(gpu.get(), DType::kBF16, 128, 0.125f, true).q, DType::kBF16);
   EXPECT_EQ(plan_attention_operands(gpu.with_row("attention", "cudnn"), DType::kBF16, 64, 0.125f, true).q,
             DType::kBF16);

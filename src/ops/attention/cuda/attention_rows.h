@@ -1,6 +1,10 @@
 // The CUDA rows of the attention table that are libraries' work.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
+#include <array>
+
 #include "ops/attention/attention.h"
 
 namespace octavo::ops {
@@ -8,6 +12,13 @@ namespace octavo::ops {
 bool attention_cudnn_supports(const AttentionArgs& args, const DeviceTraits& traits);
 std::size_t attention_cudnn_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args);
 void attention_cudnn(ExecutionContext& context, const AttentionArgs& args, void* scratch);
+
+bool attention_cudnn_fp8_supports(const AttentionArgs& args, const DeviceTraits& traits);
+std::size_t attention_cudnn_fp8_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args);
+void attention_cudnn_fp8(ExecutionContext& context, const AttentionArgs& args, void* scratch);
+/// The scalars of a call, each in its own 16 bytes of device memory, as cuDNN wants bound tensors to lie.
+inline constexpr std::size_t kScalarCount = 7, kScalarBytes = 16;
+void write_scalars(cudaStream_t stream, const std::array<float, kScalarCount>& values, void* to);
 
 bool attention_unfused_supports(const AttentionArgs& args, const DeviceTraits& traits);
 std::size_t attention_unfused_scratch_bytes(const ExecutionContext& context, const AttentionArgs& args);

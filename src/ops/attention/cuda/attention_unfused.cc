@@ -13,6 +13,7 @@
 
 #include "base/guarded.h"
 #include "device/cuda/cuda_device.h"
+#include "ops/attention/attention_kernels.h"
 #include "ops/attention/cuda/attention_rows.h"
 
 namespace octavo::ops {
@@ -152,7 +153,8 @@ Plan plan_of(const AttentionArgs& args) {
 }  // namespace
 
 bool attention_unfused_supports(const AttentionArgs& args, const DeviceTraits&) {
-  return args.q.dtype() == DType::kBF16 || (args.q.dtype() == DType::kF32 && args.out.dtype() == DType::kF32);
+  return has_plain_result(args) &&
+         (args.q.dtype() == DType::kBF16 || (args.q.dtype() == DType::kF32 && args.out.dtype() == DType::kF32));
 }
 
 std::size_t attention_unfused_scratch_bytes(const ExecutionContext&, const AttentionArgs& args) {
