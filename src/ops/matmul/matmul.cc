@@ -19,7 +19,6 @@ const float* matmul_gate_row(const Epilogue& epilogue, std::int64_t row, std::in
 
 void require_epilogue(std::string_view op, const Epilogue& epilogue, const TensorView& x, const TensorView& out,
                       std::int64_t width) {
-  require_dtype(op, "out", out, {DType::kF32, DType::kBF16});
   const Shape out_shape = x.rank() == 3 ? Shape{x.dim(0), x.dim(1), width} : Shape{x.dim(0), width};
   require_shape(op, "out", out, out_shape);
   if (epilogue.bias.defined()) {
@@ -81,6 +80,7 @@ void matmul(ExecutionContext& context, const MatmulArgs& args) {
   require_contiguous(op, "weight", weight);
   OCTAVO_CHECK(args.x.dim(-1) == weight.dim(1) && weight.dim(1) > 0, "op matmul: x is {}, weight is {}",
                args.x.shape().to_string(), weight.shape().to_string());
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16});
   require_epilogue(op, args.epilogue, args.x, args.out, weight.dim(0));
   if (args.out.element_count() == 0) return;
   matmul_table().dispatch(context, args);

@@ -63,6 +63,10 @@ void scaled_matmul(ExecutionContext& context, const ScaledMatmulArgs& args) {
     require_dtype(op, "outliers", args.outliers, {DType::kBF16});
     require_contiguous(op, "outliers", args.outliers);
   }
+  require_dtype(op, "out", args.out, {DType::kF32, DType::kBF16, DType::kE4M3});
+  require_quant_scale(op, args.out, args.out_quant_scale);
+  OCTAVO_CHECK(!args.out_quant_scale.defined() || !args.epilogue.residual.defined(),
+               "op scaled_matmul: codes have no residual");
   require_epilogue(op, args.epilogue, x, args.out, weight.rows());
   if (args.out.element_count() == 0) return;
   scaled_matmul_table().dispatch(context, args);
@@ -70,7 +74,10 @@ void scaled_matmul(ExecutionContext& context, const ScaledMatmulArgs& args) {
 
 Result<ScaledWeight> pack_scaled_weight(device::Device& device, const QuantizedView& quantized,
                                         const TensorView& outlier_weight, const ScaledActivations& activations) {
-  ScaledWeight weight{.quantized = quantized, .outlier_weight = outlier_weight, .packed = nullptr};
+  ScaledWeight weight{.quantized = quantized,
+                      .one_scale = quantized.grain == ScaleGrain::kTensor,
+                      .outlier_weight = outlier_weight,
+                      .packed = nullptr};
   if (device.traits().kind != DeviceKind::kCpu) {
     OCTAVO_CHECK(other_packer() != nullptr, "op scaled_matmul: no packer for {}", device.traits().name);
     return other_packer()(device, quantized, outlier_weight, activations);

@@ -9,6 +9,7 @@ namespace octavo::ops {
 /// A weight in 8 bits as products see it. `quantized` stays the truth; `packed` is optional.
 struct ScaledWeight {
   QuantizedView quantized;                     // [N, K]
+  bool one_scale = false;                      // all scales are one, also where they are stored one a row
   TensorView outlier_weight;                   // [N, k], contiguous, bf16, or undefined
   std::shared_ptr<const PackedWeight> packed;  // for activations as pack_scaled_weight() was told
 };
@@ -25,7 +26,10 @@ struct ScaledMatmulArgs {
   ScaledWeight weight;
   TensorView outliers;  // [M, k] or [B, T, k], contiguous, bf16; defined as weight.outlier_weight is
   Epilogue epilogue;
-  TensorView out;  // [M, N] or [B, T, N] (outer strides allowed), f32 | bf16; must not overlap x
+  TensorView out;  // [M, N] or [B, T, N] (outer strides allowed), f32 | bf16 | e4m3; must not overlap x
+  /// [1] f32: what values are multiplied by before they become codes, which saturate (the reciprocal of the dequant
+  /// scale of what reads them); defined when out is e4m3, which has no residual.
+  TensorView out_quant_scale;
 };
 void scaled_matmul(ExecutionContext& context, const ScaledMatmulArgs& args);
 KernelTable<ScaledMatmulArgs>& scaled_matmul_table();

@@ -148,7 +148,7 @@ void decode_columns(const DeviceTraits& traits, const TensorView& from, std::int
 
 bool scaled_matmul_decoded_supports(const ScaledMatmulArgs& args, const DeviceTraits&) {
   const DecodedWeight* weight = decoded_weight(args);
-  if (weight == nullptr || !has_plain_epilogue(args.epilogue)) return false;
+  if (weight == nullptr || !has_plain_epilogue(args.epilogue) || args.out_quant_scale.defined()) return false;
   const QuantizedView& x = args.x;
   if (!is_quantized(x.codes.dtype())) return x.codes.dtype() == weight->factor;
   return x.grain != ScaleGrain::kBlock128 || weight->parts.size() == static_cast<std::size_t>(x.dequant_scale.dim(1));

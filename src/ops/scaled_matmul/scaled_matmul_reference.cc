@@ -33,6 +33,7 @@ double scale_at(const QuantizedView& view, std::int64_t row, std::int64_t k) {
 void scaled_matmul_reference(ExecutionContext&, const ScaledMatmulArgs& args, void*) {
   const std::int64_t rows = matmul_rows(args.out);
   const std::int64_t inner = args.x.inner();
+  const float quant_scale = args.out_quant_scale.defined() ? *args.out_quant_scale.f32() : 1.0f;
   for (std::int64_t m = 0; m < rows; ++m) {
     const Row x = row_of(args.x.codes, m);
     const Row out = row_of(args.out, m);
@@ -57,7 +58,7 @@ void scaled_matmul_reference(ExecutionContext&, const ScaledMatmulArgs& args, vo
       value = activate_reference(args.epilogue.activation, value);
       if (gate != nullptr) value *= gate[n];
       if (args.epilogue.residual.defined()) value += row_of(args.epilogue.residual, m)[n];
-      out.set(n, static_cast<float>(value));
+      out.set(n, static_cast<float>(value) * quant_scale);
     }
   }
 }

@@ -228,6 +228,39 @@ TEST(ScaledMatmul, what_is_not_finite_in_a_row_makes_that_row_not_a_number) {
   for (std::int64_t i = 0; i < 3 * 16; ++i) EXPECT_EQ(std::isnan(out.view().f32()[i]), i / 16 == 1) << i;
 }
 
+TEST(ScaledMatmul, codes_are_the_values_times_their_scale_rounded) {
+  TestContext context;
+  const Codes x(DType::kE4M3, ScaleGrain::kTensor, Shape{5, 96}, 1);
+  const Codes weight(DType::kE4M3, ScaleGrain::kTensor, Shape{24, 96}, 2);
+  const TestTensor values(DType::kF32, Shape{5, 24}), codes(DType::kE4M3, Shape{5, 24}),
+      expected(DType::kE4M3, Shape{5, 24}), quant_scale = one_value(40.0f);
+  ScaledMatmulArgs args;
+  args.x = x.view();
+  const auto packed = pack_scaled_weight(context.device(), weight.view(), {}, {DType::kE4M3, ScaleGrain::kTensor});
+  ASSERT_TRUE(packed.ok());
+  EXPECT_TRUE(packed->one_scale);
+  args.weight = *packed;
+  args.epilogue.activation = Activation::kGeluTanh;
+  args.out = values;
+  scaled_matmul(context.with_row("scaled_matmul", "reference"), args);
+  args.out = codes;
+  EXPECT_THROW(scaled_matmul(context.get(), args), CheckFailure);  // without their scale
+  args.out_quant_scale = quant_scale;
+  scaled_matmul(context.with_row("scaled_matmul", ""), args);
+  std::int64_t saturated = 0;
+  for (std::int64_t m = 0; m < 5; ++m) {
+    for (std::int64_t n = 0; n < 24; ++n) {
+      const float value = Row(values, {m})[n] * 40.0f;
+      Row(expected, {m}).set(n, value);
+      saturated += value > kE4M3Largest ? 1 : 0;
+    }
+  }
+  EXPECT_GT(saturated, 0);
+  EXPECT_TRUE(expect_close(codes, expected, testing::kOpFloat8Stored));
+  args.epilogue.residual = codes;  // which codes have not
+  EXPECT_THROW(scaled_matmul(context.get(), args), CheckFailure);
+}
+
 TEST(ScaledMatmul, wrong_arguments_are_refused_by_name) {
   TestContext context;
   const Codes x(DType::kE4M3, ScaleGrain::kRow, Shape{3, 8}, 1);

@@ -6,8 +6,9 @@
 //   f16 weights, with a power of two per row so that f16 holds it: 22 bits; bf16 for bf16 weights: 16 bits), two rows
 //   of one product that are added up afterwards. Where a scale belongs to a block of K, codes are multiplied by it and
 //   then split in the same way, both x and weight.
-// Epilogue. Where cuBLASLt has it (bias, tanh GELU, a residual to add, scales of rows and columns on sm_90), it writes
-//   `out` itself. Else sums go to f32 scratch, in chunks of rows that bound it, and finish_rows() makes `out` of them.
+// Epilogue. Where cuBLASLt has it (bias, tanh GELU, a residual to add, scales of rows and columns on sm_90; codes with
+//   one scale, where x and the weight have one scale each), it writes `out` itself. Else sums go to f32 scratch, in
+//   chunks of rows that bound it, and finish_rows() makes `out` of them.
 // Scales of channels are always applied to sums in f32, never to weights.
 #pragma once
 
@@ -30,6 +31,7 @@ struct CudaProduct {
   TensorView outliers, outlier_weight;
   Epilogue epilogue;
   TensorView out;
+  const float* out_quant_scale = nullptr;  // out holds e4m3 codes of values times this
 };
 inline constexpr std::int64_t kMostOnes = 1 << 16;
 
@@ -54,7 +56,6 @@ class CudaWeight final : public PackedWeight {
   device::Buffer outliers;      // bf16 [N, k]
   const void* joint_for = nullptr;
   std::shared_ptr<const device::Buffer> ones;
-  bool one_scale = false;
 };
 
 /// A copy on the GPU of `from`, host or device memory, as `dtype`.

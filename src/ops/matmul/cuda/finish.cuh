@@ -3,6 +3,7 @@
 
 #include "device/cuda/cuda_launch.h"
 #include "ops/activation/cuda/activate.cuh"
+#include "ops/cuda/elements.cuh"
 #include "ops/matmul/cuda/product_kernels.h"
 
 namespace octavo::ops {
@@ -37,7 +38,7 @@ __device__ inline void load_f32_or_bf16(const void* from, std::int64_t index, bo
   }
 }
 
-/// out[row, column...] = residual + gate * activation(values + bias).
+/// out[row, column...] = residual + gate * activation(values + bias), or the code of that times quant_scale.
 template <int V>
 __device__ inline void finish(const EpilogueWork& e, std::int64_t row, int column, float (&values)[V]) {
   float other[V];
@@ -57,17 +58,27 @@ __device__ inline void finish(const EpilogueWork& e, std::int64_t row, int colum
     for (int i = 0; i < V; ++i) values[i] *= other[i];
   }
   if (e.residual != nullptr) {
-    load_f32_or_bf16<V>(e.residual, row_offset(e.residual_rows, row) + column, e.out_is_f32, other);
+    load_f32_or_bf16<V>(e.residual, row_offset(e.residual_rows, row) + column, e.out_dtype == DType::kF32, other);
 #pragma unroll
     for (int i = 0; i < V; ++i) values[i] += other[i];
   }
   const std::int64_t at = row_offset(e.out_rows, row) + column;
-  if (e.out_is_f32) {
+  if (e.out_dtype == DType::kF32) {
     auto* to = static_cast<float*>(e.out) + at;
     if constexpr (V == 4) {
       *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
     } else {
       *to = values[0];
+    }
+  } else if (e.out_dtype == DType::kE4M3) {
+    auto* to = static_cast<std::uint8_t*>(e.out) + at;
+    const float by = *e.quant_scale;
+    if constexpr (V == 4) {
+      const std::uint32_t low = cuda::encode_pair(DType::kE4M3, __fmul_rn(values[0], by), __fmul_rn(values[1], by));
+      const std::uint32_t high = cuda::encode_pair(DType::kE4M3, __fmul_rn(values[2], by), __fmul_rn(values[3], by));
+      *reinterpret_cast<std::uint32_t*>(to) = low | high << 16;
+    } else {
+      *to = static_cast<std::uint8_t>(cuda::encode_pair(DType::kE4M3, __fmul_rn(values[0], by), 0.0f));
     }
   } else {
     auto* to = static_cast<__nv_bfloat16*>(e.out) + at;

@@ -79,11 +79,14 @@ void describe(const LtShape& shape, const LtOperands& operands, Description& d) 
       set(d, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, operands.weight_scale);
       set(d, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, operands.x_scale);
     }
+    if (is_float8(shape.out_type)) set(d, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, operands.out_quant_scale);
   }
   lay_out(d.weight, shape.weight_type, shape.inner, shape.width, shape.weight_stride, shape.batch, 0);
   lay_out(d.x, shape.x_type, shape.inner, shape.rows, shape.x_stride, shape.batch, shape.x_batch_stride);
+  // Beside an out of 8-bit floats the library wants an addend described that is not there, of 16 bits.
+  const std::int32_t addend_type = is_float8(shape.out_type) ? CUDA_R_16BF : shape.out_type;
   const bool adds = shape.adds != 0;
-  lay_out(d.addend, shape.out_type, shape.width, shape.rows, adds ? shape.addend_stride : shape.out_stride, shape.batch,
+  lay_out(d.addend, addend_type, shape.width, shape.rows, adds ? shape.addend_stride : shape.out_stride, shape.batch,
           adds ? shape.addend_batch_stride : shape.out_batch_stride);
   lay_out(d.out, shape.out_type, shape.width, shape.rows, shape.out_stride, shape.batch, shape.out_batch_stride);
 }
@@ -94,7 +97,7 @@ cublasStatus_t enqueue(CudaDevice& gpu, cudaStream_t stream, const LtShape& shap
   const void* alpha = shape.integer != 0 ? static_cast<const void*>(&d.integer_one) : &d.one;
   const void* beta = shape.integer != 0 ? static_cast<const void*>(adds ? &d.integer_one : &d.integer_zero)
                                         : (adds ? &d.one : &d.zero);
-  const void* addend = adds ? operands.addend : out;
+  const void* addend = adds ? operands.addend : is_float8(shape.out_type) ? nullptr : out;
   return cublasLtMatmul(gpu.lt(), &d.operation, alpha, operands.weight, &d.weight, operands.x, &d.x, beta, addend,
                         &d.addend, out, &d.out, &algorithm, workspace, kLtWorkspaceBytes, stream);
 }
@@ -399,7 +402,7 @@ std::optional<cublasLtMatmulAlgo_t> choose(const device::ExecutionContext& conte
     if (!stream.capturing()) {
       const std::size_t offered = found.size();
       constexpr std::size_t kFew = 4;
-      if (offered < kFew) {
+      if (offered < kFew || is_float8(shape.out_type)) {
         const std::vector<cublasLtMatmulAlgo_t> varied = variations(gpu, d, cublasLtMatmulAlgo_t(found.front()));
         found.insert(found.end(), varied.begin(), varied.end());
       }

@@ -48,6 +48,7 @@ struct LtOperands {
   const void* bias = nullptr;
   const float* weight_scale = nullptr;
   const float* x_scale = nullptr;
+  const float* out_quant_scale = nullptr;  // of an out of 8-bit floats
 };
 
 inline constexpr std::size_t kLtWorkspaceBytes = std::size_t{32} << 20;

@@ -29,7 +29,8 @@ struct EpilogueWork {
   const void* residual = nullptr;
   RowLayout residual_rows;
   void* out = nullptr;
-  bool out_is_f32 = true;
+  DType out_dtype = DType::kF32;       // or bf16, which residual is too, or e4m3
+  const float* quant_scale = nullptr;  // of e4m3
   RowLayout out_rows;
   int width = 0;
   bool in_fours = false;  // four neighbours of a row lie where vectors may, in all of these

@@ -12,9 +12,8 @@ CudaProduct product_of(const ScaledMatmulArgs& args) {
   CudaProduct product;
   product.x = args.x;
   product.weight = args.weight.quantized;
-  product.one_weight_scale = product.weight.grain == ScaleGrain::kTensor;
+  product.one_weight_scale = args.weight.one_scale;
   if (const auto* weight = dynamic_cast<const CudaWeight*>(args.weight.packed.get())) {
-    product.one_weight_scale |= weight->one_scale;
     if (weight->joint_for != nullptr && args.x.dequant_scale.data() == weight->joint_for) {
       product.joint_scale = static_cast<const float*>(weight->joint_scales.data());
       product.ones = static_cast<const float*>(weight->ones->data());
@@ -24,6 +23,7 @@ CudaProduct product_of(const ScaledMatmulArgs& args) {
   product.outlier_weight = args.weight.outlier_weight;
   product.epilogue = args.epilogue;
   product.out = args.out;
+  if (args.out_quant_scale.defined()) product.out_quant_scale = args.out_quant_scale.f32();
   return product;
 }
 
@@ -60,8 +60,8 @@ Result<ScaledWeight> pack(device::Device& device, const QuantizedView& quantized
   OCTAVO_ASSIGN_OR_RETURN(device::Buffer scales, copy_to_gpu(device, *stream, quantized.dequant_scale, DType::kF32));
   const std::int64_t width = quantized.rows();
   const auto row_bytes = static_cast<std::size_t>(width) * sizeof(float);
-  weight->one_scale = quantized.grain == ScaleGrain::kTensor;
-  if (weight->one_scale) {  // products read a scale for every row
+  packed.one_scale = quantized.grain == ScaleGrain::kTensor;
+  if (packed.one_scale) {  // products read a scale for every row
     OCTAVO_ASSIGN_OR_RETURN(weight->scales, device.allocate(row_bytes));
     scale_vector(handle, static_cast<const float*>(scales.data()), 0, nullptr,
                  static_cast<float*>(weight->scales.data()), width);

@@ -47,6 +47,7 @@ struct Case {
   bool residual = false;  // in place
   std::int64_t x_padding = 0, out_padding = 0;
   bool knows_static_scale = true;
+  float quant_scale = 0.0f;  // of an out of e4m3
 
   std::string name() const {
     return fmt::format("{}x{}x{}x{} {} {} by {} {} outliers {} out {} bias {} act{} gate{} residual{} pad{},{}", batch,
@@ -75,6 +76,8 @@ void check(const Case& c, int architecture = 0) {
 
   const TestTensor expected = before;
   args.x = plain ? QuantizedView{plain_x, {}, ScaleGrain::kRow} : x.view(c.x_grain);
+  const TestTensor quant_scale = one_value(c.quant_scale);
+  if (c.out == DType::kE4M3) args.out_quant_scale = quant_scale;
   args.weight = {.quantized = weight.view(c.weight_grain), .outlier_weight = {}, .packed = nullptr};
   if (c.outliers > 0) {
     args.outliers = outliers;
@@ -94,6 +97,8 @@ void check(const Case& c, int architecture = 0) {
                                          c.outliers > 0 ? outlier_weight.view() : TensorView(), activations);
   ASSERT_TRUE(packed.ok()) << packed.status().to_string();
   args.x = plain ? QuantizedView{gpu_plain, {}, ScaleGrain::kRow} : QuantizedView{gpu_codes, gpu_scales, c.x_grain};
+  const GpuTensor gpu_quant_scale(gpu, quant_scale);
+  if (c.out == DType::kE4M3) args.out_quant_scale = gpu_quant_scale;
   args.weight = *packed;
   if (c.outliers > 0) args.outliers = gpu_outliers;
   args.epilogue.bias = gpu_bias;
@@ -101,8 +106,10 @@ void check(const Case& c, int architecture = 0) {
   const auto rows = gpu.rows_for(scaled_matmul_table(), args);
   ASSERT_FALSE(rows.empty());
   const auto is_float8 = [](DType dtype) { return dtype == DType::kE4M3 || dtype == DType::kE5M2; };
-  const testing::Tolerance& tolerance =
-      is_float8(c.x) && is_float8(c.weight) && architecture != 80 ? testing::kOpFloat8Product : op_tolerance(c.out);
+  const testing::Tolerance& tolerance = c.out == DType::kE4M3 ? testing::kOpFloat8Stored
+                                        : is_float8(c.x) && is_float8(c.weight) && architecture != 80
+                                            ? testing::kOpFloat8Product
+                                            : op_tolerance(c.out);
   for (const std::string_view row : rows) {
     const GpuTensor out(gpu, before);
     args.out = out;
@@ -205,6 +212,59 @@ TEST(ScaledMatmulCuda, one_scale_of_x_serves_whether_or_not_it_was_known) {
              .knows_static_scale = known});
     }
   }
+}
+
+TEST(ScaledMatmulCuda, codes_of_a_static_scale_equal_the_reference) {
+  OCTAVO_REQUIRE_GPU();
+  for (const int architecture : {0, 89, 80}) {
+    for (const DType x : {DType::kE4M3, DType::kI8, DType::kBF16, DType::kF32}) {
+      for (const ScaleGrain grain : {ScaleGrain::kTensor, ScaleGrain::kRow}) {
+        for (const std::int64_t rows : {9, 70, 1100}) {
+          for (const Activation activation : {Activation::kNone, Activation::kGeluTanh}) {
+            Case c{.rows = rows,
+                   .x = x,
+                   .x_grain = is_quantized(x) ? grain : ScaleGrain::kRow,
+                   .weight_grain = grain,
+                   .out = DType::kE4M3,
+                   .activation = activation,
+                   .quant_scale = 12.0f};  // the largest saturate
+            check(c, architecture);
+            c.out_padding = 16;
+            c.gate = activation == Activation::kNone;
+            check(c, architecture);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(ScaledMatmulCuda, codes_of_a_large_product_are_its_values_rounded) {
+  OCTAVO_REQUIRE_GPU();
+  GpuContext gpu;
+  constexpr std::int64_t kRows = 2048, kWidth = 512, kInner = 256;
+  const Codes x(DType::kE4M3, ScaleGrain::kTensor, Shape{kRows, kInner}, 1);
+  const Codes weight(DType::kE4M3, ScaleGrain::kTensor, Shape{kWidth, kInner}, 2);
+  const GpuTensor codes(gpu, x.codes), scales(gpu, x.scales), quant_scale(gpu, one_value(10.0f));
+  const auto packed = pack_scaled_weight(gpu.device(), weight.view(ScaleGrain::kTensor), {},
+                                         {DType::kE4M3, ScaleGrain::kTensor, scales});
+  ASSERT_TRUE(packed.ok());
+  EXPECT_TRUE(packed->one_scale);
+  const GpuTensor in_f32(gpu, TestTensor(DType::kF32, Shape{kRows, kWidth})),
+      in_codes(gpu, TestTensor(DType::kE4M3, Shape{kRows, kWidth}));
+  ScaledMatmulArgs args;
+  args.x = {codes, scales, ScaleGrain::kTensor};
+  args.weight = *packed;
+  args.out = in_f32;
+  scaled_matmul(gpu.get(), args);
+  args.out = in_codes;
+  args.out_quant_scale = quant_scale;
+  scaled_matmul(gpu.get(), args);
+  const TestTensor sums = in_f32.download(), found = in_codes.download(), expected(DType::kE4M3, Shape{kRows, kWidth});
+  for (std::int64_t row = 0; row < kRows; ++row) {
+    for (std::int64_t n = 0; n < kWidth; ++n) Row(expected, {row}).set(n, Row(sums, {row})[n] * 10.0f);
+  }
+  EXPECT_TRUE(expect_close(found, expected, testing::kOpFloat8Stored));
 }
 
 TEST(ScaledMatmulCuda, rows_may_be_strided) {
