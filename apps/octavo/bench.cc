@@ -113,6 +113,10 @@ void add_bench(CLI::App& app, int& exit_code) {
   add_model_flags(*bench, of_model.model);
   add_synthetic_flag(*bench, of_model.model);
   add_precision_flag(*bench, of_model.precision);
+  bench->add_flag(
+      "--static-scales", of_model.static_scales,
+      "With --synthetic and --precision fp8: one scale a weight and a static one an input, as `octavo quantize "
+      "--weights tensor --activations static` finds them for a real model");
   add_compute_flags(*bench, of_model.compute);
   bench->add_option("--op", options->op, "Only this op (suite ops)");
   bench->add_flag("--references", options->references, "Time the plain reference rows too (slow; CPU)");

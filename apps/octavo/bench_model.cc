@@ -66,7 +66,16 @@ Result<Loaded> load(const ModelBench& bench, const std::string& vram) {
   ComputeFlags compute = bench.compute;
   if (!vram.empty()) compute.vram = vram;
   OCTAVO_ASSIGN_OR_RETURN(const auto files, find_model_files(bench.model));
-  OCTAVO_ASSIGN_OR_RETURN(const auto loading, load_options(compute, bench.precision));
+  OCTAVO_ASSIGN_OR_RETURN(auto loading, load_options(compute, bench.precision));
+  if (bench.static_scales) {
+    if (bench.model.synthetic.empty() || loading.precision != pipeline::LoadOptions::Precision::kFp8) {
+      return invalid_argument("--static-scales",
+                              "goes with --synthetic and --precision fp8: a real model's scales are "
+                              "found by `octavo quantize --weights tensor --activations static`");
+    }
+    constexpr float kLargestInput = 8.0f;  // inputs of random weights have a deviation of about 1
+    loading.static_amax = kLargestInput;
+  }
   Loaded loaded;
   const auto started = Clock::now();
   OCTAVO_ASSIGN_OR_RETURN(loaded.pipeline, pipeline::load_pipeline(files, loading));

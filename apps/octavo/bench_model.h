@@ -14,6 +14,7 @@ struct ModelBench {
   ModelFlags model;
   ComputeFlags compute;
   std::string precision = "auto";
+  bool static_scales = false;
   int repeat = 5;
   generation::GenerationRequest request{.prompt = "three red apples on a blue background"};
 };

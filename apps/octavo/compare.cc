@@ -94,7 +94,9 @@ Result<quantize::ModelChoice> choose(const CompareOptions& options, const std::s
   auto files = find_model_files(flags);
   if (!files.ok()) return files.status();
   choice.files = *files;
-  auto load = load_options(options.compute, precision);
+  ComputeFlags compute = options.compute;
+  compute.fp8_attention = compute.fp8_attention && letter == 'b';
+  auto load = load_options(compute, precision);
   if (!load.ok()) {
     const Status& error = load.status();
     const bool of_precision = error.subject() == "--precision";
@@ -305,6 +307,7 @@ void add_compare(CLI::App& app, int& exit_code) {
                       "Folder that keeps what A and the noise floor gave: other B's against the same A then run alone");
   compare->add_flag("--json-only", options->json_only, "Leave report.html out");
   add_compute_flags(*compare, options->compute);
+  compare->get_option("--fp8-attention")->description("B's attention with q and k in E4M3, as for generate");
   compare->footer(
       "Measured: the guided velocity at the same latents, step by step; latents and pictures (PSNR, SSIM, a perceptual "
       "distance) at the end of each model's own way; beside all of it the noise floor, model A in bf16 against itself "

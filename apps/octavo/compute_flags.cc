@@ -21,6 +21,9 @@ void add_compute_flags(CLI::App& command, ComputeFlags& flags) {
       .add_option("--images-per-forward", flags.images_per_forward,
                   "Pictures of a request that are drawn together on a GPU (0 = as many as fill it)")
       ->check(CLI::Range(0, 8));
+  command.add_flag("--fp8-attention", flags.fp8_attention,
+                   "Attention of the transformer with q and k in E4M3 (GPUs of compute capability 9.0): a few per cent "
+                   "of a step quicker, less exact (docs/quality.md)");
   command.add_option("--kernel", flags.kernels, "Force a kernel: op=row, as `octavo bench` lists them (repeatable)");
   command.add_option("--threads", flags.threads, "CPU threads (0 = all)")->capture_default_str();
 }
@@ -43,6 +46,7 @@ Result<pipeline::LoadOptions> load_options(const ComputeFlags& flags, const std:
   options.device = choice;
   OCTAVO_ASSIGN_OR_RETURN(options.vram, pipeline::parse_vram(flags.vram));
   options.images_per_forward = flags.images_per_forward;
+  options.fp8_attention = flags.fp8_attention;
   return options;
 }
 

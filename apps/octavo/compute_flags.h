@@ -18,9 +18,10 @@ struct ComputeFlags {
   int threads = 0;
   std::string vram = "full";
   int images_per_forward = 0;
+  bool fp8_attention = false;
 };
 
-/// --device, --force-arch, --vram, --images-per-forward, --kernel, --threads.
+/// --device, --force-arch, --vram, --images-per-forward, --fp8-attention, --kernel, --threads.
 void add_compute_flags(CLI::App& command, ComputeFlags& flags);
 
 /// Errors name the flag.

@@ -27,8 +27,13 @@ bool Linear::take_codes(LoadContext& load, std::span<const std::string> prefixes
     return false;
   }
   quantized_ = QuantizedProduct::from_codes(load, prefixes, codes);
-  if (quantized_) (quantized_->quantizes_input() ? load.forms.w8a8 : load.forms.w8a16) += static_cast<int>(coded);
+  if (quantized_) count_forms(load, static_cast<int>(coded));
   return true;
+}
+
+void Linear::count_forms(LoadContext& load, int layers) const {
+  (quantized_->quantizes_input() ? load.forms.w8a8 : load.forms.w8a16) += layers;
+  if (quantized_->input_scale().defined()) load.forms.static_inputs += layers;
 }
 
 void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes, TensorView plain) {
@@ -45,7 +50,7 @@ void Linear::set_weight(LoadContext& load, std::span<const std::string> prefixes
     quantized_ = QuantizedProduct::quantize(load, prefixes, plain);
     joined_ = {};
     if (!quantized_) return;
-    (quantized_->quantizes_input() ? load.forms.w8a8 : load.forms.w8a16) += layers;
+    count_forms(load, layers);
     load.forms.quantized_at_load += layers;
     return;
   }
@@ -167,40 +172,60 @@ LinearInput Linear::input_in(const ops::ExecutionContext& context, const TensorV
                  buffer.byte_count());
     return input;
   }
-  // Codes first, their scales behind them.
-  input.codes.grain = ScaleGrain::kRow;
   input.codes.codes = TensorView(buffer.data(), quantized_->input_format(), shape);
-  const std::size_t codes_bytes = (input.codes.codes.byte_count() + 255) / 256 * 256;
-  auto* scales = static_cast<std::byte*>(buffer.data());
-  if (scales != nullptr) scales += codes_bytes;  // null in a dry run
-  input.codes.dequant_scale = TensorView(static_cast<void*>(scales), DType::kF32, Shape{input.codes.rows()});
-  OCTAVO_CHECK(codes_bytes + input.codes.dequant_scale.byte_count() <= buffer.byte_count(), "codes of {} in {} bytes",
-               shape.to_string(), buffer.byte_count());
+  std::size_t bytes = input.codes.codes.byte_count();
+  if (quantized_->input_quant_scale().defined()) {
+    input.codes.grain = ScaleGrain::kTensor;
+    input.codes.dequant_scale = quantized_->input_scale();
+    input.quant_scale = quantized_->input_quant_scale();
+  } else {
+    // The codes' scales behind them.
+    input.codes.grain = ScaleGrain::kRow;
+    const std::size_t codes_bytes = (bytes + 255) / 256 * 256;
+    auto* scales = static_cast<std::byte*>(buffer.data());
+    if (scales != nullptr) scales += codes_bytes;  // null in a dry run
+    input.codes.dequant_scale = TensorView(static_cast<void*>(scales), DType::kF32, Shape{input.codes.rows()});
+    bytes = codes_bytes + input.codes.dequant_scale.byte_count();
+  }
+  OCTAVO_CHECK(bytes <= buffer.byte_count(), "codes of {} in {} bytes", shape.to_string(), buffer.byte_count());
   return input;
+}
+
+LinearInput Linear::output_for(const Linear& next, const ops::ExecutionContext& context, const TensorView& buffer,
+                               Shape shape, DType plain_dtype) const {
+  if (quantized_ && next.quantized_ && quantized_->writes_codes_for(*next.quantized_, context.traits())) {
+    return next.input_in(context, buffer, shape, plain_dtype);
+  }
+  return {.plain = TensorView(buffer.data(), plain_dtype, shape), .codes = {}, .quant_scale = {}};
 }
 
 void Linear::forward(ops::ExecutionContext& context, const LinearInput& x, const TensorView& out,
                      const LinearExtras& extras) const {
-  if (!x.coded()) {
-    forward(context, x.plain, out, extras);
+  forward(context, x, LinearInput{.plain = out, .codes = {}, .quant_scale = {}}, extras);
+}
+
+void Linear::forward(ops::ExecutionContext& context, const LinearInput& x, const LinearInput& out,
+                     const LinearExtras& extras) const {
+  if (!x.coded() && !out.coded()) {
+    forward(context, x.plain, out.plain, extras);
     return;
   }
-  OCTAVO_CHECK(quantized_.has_value(), "codes for a product of plain activations");
-  quantized_->forward_codes(
-      context, x.codes,
-      {.bias = bias_.view, .activation = extras.activation, .residual = extras.residual, .gate = extras.gate}, out);
+  OCTAVO_CHECK(quantized_.has_value(), "codes beside a product of plain activations");
+  if (x.coded()) {
+    quantized_->forward_codes(context, x.codes, epilogue_of(extras), out.out(), out.quant_scale);
+  } else {
+    quantized_->forward(context, x.plain, epilogue_of(extras), out.out(), out.quant_scale);
+  }
 }
 
 void Linear::forward(ops::ExecutionContext& context, const TensorView& x, const TensorView& out,
                      const LinearExtras& extras) const {
   if (!input_tap_.empty()) context.tap(input_tap_, x);
-  const ops::Epilogue epilogue{
-      .bias = bias_.view, .activation = extras.activation, .residual = extras.residual, .gate = extras.gate};
   if (quantized_) {
-    quantized_->forward(context, x, epilogue, out);
+    quantized_->forward(context, x, epilogue_of(extras), out);
     return;
   }
-  ops::MatmulArgs args{.x = x, .weight = weight_, .epilogue = epilogue, .out = out};
+  ops::MatmulArgs args{.x = x, .weight = weight_, .epilogue = epilogue_of(extras), .out = out};
   if (streamed_.streamer != nullptr) {
     args.weight.plain = weight_.plain.moved_to(streamed_.streamer->acquire(context, streamed_.number));
   }

@@ -18,15 +18,17 @@ struct LinearExtras {
   TensorView gate = {};      // [B, N] f32
 };
 
-/// What a product reads: plain activations, or the codes that a norm or activation wrote for it.
+/// What a product reads: plain activations, or the codes that the op before wrote for it.
 struct LinearInput {
-  TensorView plain;     // f32 | bf16; undefined when `codes` are there
-  QuantizedView codes;  // scales a token
+  TensorView plain;        // f32 | bf16; undefined when `codes` are there
+  QuantizedView codes;     // scales a token, or one that is known beforehand
+  TensorView quant_scale;  // [1]: the reciprocal of the latter, which the op before multiplies by
 
   bool coded() const { return codes.codes.defined(); }
-  /// The dequant scale a norm writes beside `out()`; undefined for plain activations.
+  /// Where the op before writes.
   const TensorView& out() const { return coded() ? codes.codes : plain; }
-  const TensorView& out_scale() const { return codes.dequant_scale; }
+  /// The dequant scales that it measures and writes beside `out()`; undefined when there are none to measure.
+  TensorView out_scale() const { return quant_scale.defined() ? TensorView() : codes.dequant_scale; }
 };
 
 class Linear {
@@ -58,6 +60,12 @@ class Linear {
   /// As above, from what input_in() gave.
   void forward(ops::ExecutionContext& context, const LinearInput& x, const TensorView& out,
                const LinearExtras& extras = {}) const;
+  /// Where this product puts what `next` reads: as next.input_in() says if this one may write such codes, else plain.
+  LinearInput output_for(const Linear& next, const ops::ExecutionContext& context, const TensorView& buffer,
+                         Shape shape, DType plain_dtype) const;
+  /// As above, into what output_for() gave.
+  void forward(ops::ExecutionContext& context, const LinearInput& x, const LinearInput& out,
+               const LinearExtras& extras = {}) const;
 
   /// Null unless the weight has 8 bits.
   const QuantizedProduct* quantized() const { return quantized_ ? &*quantized_ : nullptr; }
@@ -68,6 +76,11 @@ class Linear {
   /// Codes of a quantised part, when they are to be used; false = the weight is to be taken widened.
   bool take_codes(LoadContext& load, std::span<const std::string> prefixes, std::int64_t out_features_each);
   void set_weight(LoadContext& load, std::span<const std::string> prefixes, TensorView plain);
+  /// Of the layers that `quantized_` holds.
+  void count_forms(LoadContext& load, int layers) const;
+  ops::Epilogue epilogue_of(const LinearExtras& extras) const {
+    return {.bias = bias_.view, .activation = extras.activation, .residual = extras.residual, .gate = extras.gate};
+  }
   std::string input_tap_;
   std::int64_t in_features_ = 0;
   std::int64_t out_features_ = 0;

@@ -92,6 +92,7 @@ WeightForms& WeightForms::operator+=(const WeightForms& other) {
   plain += other.plain;
   w8a8 += other.w8a8;
   w8a16 += other.w8a16;
+  static_inputs += other.static_inputs;
   quantized_at_load += other.quantized_at_load;
   quantizing += other.quantizing;
   return *this;

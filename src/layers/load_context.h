@@ -55,6 +55,12 @@ struct Precision {
   DType residuals = DType::kF32;
   /// kQuantized and kWeightsQuantized: T5's weights too, as AtLoad::kWeights. Else it keeps what its file has.
   bool quantize_t5 = false;
+  /// q and k of the transformer's attention in E4M3, where the device can (ops::plan_attention_operands).
+  bool attention_codes = false;
+  /// Of AtLoad::kProduct: the magnitude that becomes the largest code of every input, with which each weight has one
+  /// scale, too; as a calibrated checkpoint of tensor grain, without its calibration: for random weights, none of whose
+  /// rows is zero. 0 = scales a token and a channel.
+  float static_amax = 0.0f;
 };
 
 /// Which forms a model's products have, for the log. Joined layers count as the layers they are joined from.
@@ -62,6 +68,7 @@ struct WeightForms {
   int plain = 0;
   int w8a8 = 0;
   int w8a16 = 0;
+  int static_inputs = 0;      // of w8a8
   int quantized_at_load = 0;  // of the last two
   std::chrono::nanoseconds quantizing{0};
 

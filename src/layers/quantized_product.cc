@@ -118,7 +118,8 @@ std::optional<QuantizedProduct> QuantizedProduct::from_codes(LoadContext& load, 
     product.scales_ = copy_to_device(load, first.weight.dequant_scale);
     if (first.outlier_weight.defined()) product.outlier_weight_ = copy_to_device(load, first.outlier_weight);
   }
-  if (first.input_scale.defined()) product.input_scale_ = copy_to_device(load, first.input_scale);
+  product.one_scale_ = codes.size() == 1 && first.weight.grain == ScaleGrain::kTensor;
+  if (first.input_scale.defined()) product.set_input_scale(load, *first.input_scale.f32());
   if (first.input_multiplier.defined()) product.multiplier_ = copy_to_device(load, first.input_multiplier);
   if (first.outlier_index.defined()) product.outliers_ = copy_to_device(load, first.outlier_index);
   joined.dequant_scale = product.scales_.view;
@@ -145,8 +146,8 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, st
   product.codes_ = std::move(*codes);
   product.scales_.buffer = std::move(*scales);
   product.scales_.view = TensorView(product.scales_.buffer.data(), DType::kF32, Shape{rows});
-  const QuantizedView quantized{TensorView(product.codes_.data(), stored ? DType::kI8 : DType::kE4M3, plain.shape()),
-                                product.scales_.view, ScaleGrain::kRow};
+  QuantizedView quantized{TensorView(product.codes_.data(), stored ? DType::kI8 : DType::kE4M3, plain.shape()),
+                          product.scales_.view, ScaleGrain::kRow};
   const auto stream = load.device.create_stream();
   device::Arena arena;
   ops::ExecutionContext context(load.device, *stream, arena);
@@ -162,9 +163,30 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, st
                                           layers[static_cast<std::size_t>(row / each)], row % each)));
     return std::nullopt;
   }
+  if (product.quantizes_input() && load.precision.static_amax > 0) {
+    const float scale = *std::ranges::max_element(found);
+    product.scales_ = copy_to_device(load, TensorView(static_cast<const void*>(&scale), DType::kF32, Shape{1}));
+    product.input_ = ActivationForm::kStatic;
+    product.one_scale_ = true;
+    product.set_input_scale(load, dequant_scale_of(load.precision.static_amax, product.input_format_));
+    if (!load.status.ok()) return std::nullopt;
+    quantized.dequant_scale = product.scales_.view;
+    quantized.grain = ScaleGrain::kTensor;
+    ops::quantize(context, {.x = plain, .multiplier = {}, .outliers = {}, .out = quantized, .outlier_values = {}});
+    stream->synchronize();
+  }
   load.forms.quantizing += std::chrono::steady_clock::now() - started;
   if (!product.pack(load, quantized)) return std::nullopt;
   return product;
+}
+
+void QuantizedProduct::set_input_scale(LoadContext& load, float dequant_scale) {
+  const float quant_scale = 1.0f / dequant_scale;  // rounded once, as tensor/quantized.h has it
+  const auto scalar = [](const float& value) {
+    return TensorView(static_cast<const void*>(&value), DType::kF32, Shape{1});
+  };
+  input_scale_ = copy_to_device(load, scalar(dequant_scale));
+  input_quant_scale_ = copy_to_device(load, scalar(quant_scale));
 }
 
 bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
@@ -177,6 +199,7 @@ bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
     return false;
   }
   weight_ = std::move(*packed);
+  weight_.one_scale = weight_.one_scale || one_scale_;
   if (weight_.quantized.codes.data() != codes_.data()) codes_ = {};  // the file's, or the backend made its own
   if (load.streamer != nullptr) {
     streamed_ = stream_weight(load, weight_.quantized.codes);
@@ -199,21 +222,38 @@ ops::ScaledWeight QuantizedProduct::weight_at(ops::ExecutionContext& context) co
 }
 
 bool QuantizedProduct::takes_fused_codes(const device::DeviceTraits& traits) const {
-  return traits.fuses_quantisation && input_ == ActivationForm::kToken && input_format_ != DType::kE5M2 &&
-         !multiplier_.view.defined() && !outliers_.view.defined();
+  return traits.fuses_quantisation && (input_ == ActivationForm::kToken || input_ == ActivationForm::kStatic) &&
+         input_format_ != DType::kE5M2 && !multiplier_.view.defined() && !outliers_.view.defined();
+}
+
+bool QuantizedProduct::writes_codes_for(const QuantizedProduct& next, const device::DeviceTraits& traits) const {
+  constexpr int kFirstWithFloat8 = 89;
+  const auto is_static = [](const QuantizedProduct& one) {
+    return one.input_ == ActivationForm::kStatic && one.input_format_ == DType::kE4M3;
+  };
+  return traits.compute_capability >= kFirstWithFloat8 && next.takes_fused_codes(traits) && is_static(next) &&
+         is_static(*this) && weight_.one_scale && weight_.quantized.codes.dtype() == DType::kE4M3 &&
+         !outliers_.view.defined();
 }
 
 void QuantizedProduct::forward_codes(ops::ExecutionContext& context, const QuantizedView& x,
-                                     const ops::Epilogue& epilogue, const TensorView& out) const {
-  ops::scaled_matmul(context, {.x = x, .weight = weight_at(context), .outliers = {}, .epilogue = epilogue, .out = out});
+                                     const ops::Epilogue& epilogue, const TensorView& out,
+                                     const TensorView& out_quant_scale) const {
+  ops::scaled_matmul(context, {.x = x,
+                               .weight = weight_at(context),
+                               .outliers = {},
+                               .epilogue = epilogue,
+                               .out = out,
+                               .out_quant_scale = out_quant_scale});
 }
 
 void QuantizedProduct::forward(ops::ExecutionContext& context, const TensorView& x, const ops::Epilogue& epilogue,
-                               const TensorView& out) const {
+                               const TensorView& out, const TensorView& out_quant_scale) const {
   ops::ScaledMatmulArgs args;
   args.weight = weight_at(context);
   args.epilogue = epilogue;
   args.out = out;
+  args.out_quant_scale = out_quant_scale;
   device::Arena& arena = context.arena();
   const device::Arena::Scope scope(arena);
   if (!quantizes_input()) {

@@ -28,21 +28,29 @@ class QuantizedProduct {
   /// Whether from_codes() takes these: plain inputs have no multiplier and no columns apart.
   static bool takes(const LoadContext& load, const weights::QuantizedWeight& codes);
 
-  /// out = epilogue(x * weight^T).
+  /// out = epilogue(x * weight^T), as codes where `out_quant_scale` is given (ScaledMatmulArgs).
   void forward(ops::ExecutionContext& context, const TensorView& x, const ops::Epilogue& epilogue,
-               const TensorView& out) const;
+               const TensorView& out, const TensorView& out_quant_scale = {}) const;
 
   bool quantizes_input() const { return input_ != weights::ActivationForm::kNone; }
   DType input_format() const { return input_format_; }
-  /// Whether an op on this device may write the codes of the input: one scale a token and nothing else to do.
+  /// The input's one static scale, [1], and its reciprocal; undefined when scales are measured.
+  const TensorView& input_scale() const { return input_scale_.view; }
+  const TensorView& input_quant_scale() const { return input_quant_scale_.view; }
+  /// Whether an op on this device may write the codes of the input: one scale a token, or a static one, and nothing
+  /// else to do.
   bool takes_fused_codes(const device::DeviceTraits& traits) const;
   /// forward() from such codes.
   void forward_codes(ops::ExecutionContext& context, const QuantizedView& x, const ops::Epilogue& epilogue,
-                     const TensorView& out) const;
+                     const TensorView& out, const TensorView& out_quant_scale = {}) const;
+  /// Whether the product itself may write the codes that `next` reads: E4M3 with one static scale, and the tensor
+  /// cores' products store such codes when x and the weight have one scale each.
+  bool writes_codes_for(const QuantizedProduct& next, const device::DeviceTraits& traits) const;
 
  private:
   QuantizedProduct() = default;
   bool pack(LoadContext& load, const QuantizedView& quantized);
+  void set_input_scale(LoadContext& load, float dequant_scale);
 
   weights::ActivationForm input_ = weights::ActivationForm::kToken;
   DType input_format_ = DType::kE4M3;
@@ -51,7 +59,8 @@ class QuantizedProduct {
   ops::ScaledWeight weight_;
   StreamedWeight streamed_;
   device::Buffer codes_;  // behind weight_.quantized.codes when that is not the file
-  OwnedTensor scales_, input_scale_, multiplier_, outliers_, outlier_weight_;
+  bool one_scale_ = false;
+  OwnedTensor scales_, input_scale_, input_quant_scale_, multiplier_, outliers_, outlier_weight_;
 };
 
 }  // namespace octavo::layers

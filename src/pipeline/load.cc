@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "ops/all_ops.h"
+#include "ops/attention/attention.h"
 #include "pipeline/pipeline.h"
 #include "sampling/schedule.h"
 
@@ -81,7 +82,10 @@ layers::Precision precision_of(LoadOptions::Precision precision, DType preferred
 /// "w8a8 in 114 layers, w8a16 in 24"; empty without 8-bit layers.
 std::string forms_in_words(const layers::WeightForms& forms) {
   std::string words;
-  if (forms.w8a8 > 0) words = fmt::format("w8a8 in {} layers", forms.w8a8);
+  if (forms.w8a8 > 0) {
+    words =
+        fmt::format("w8a8 in {} layers{}", forms.w8a8, forms.static_inputs == forms.w8a8 ? " with static scales" : "");
+  }
   if (forms.w8a16 > 0) words += fmt::format("{}w8a16 in {}", words.empty() ? "" : ", ", forms.w8a16);
   if (forms.w8a16 > 0 && forms.w8a8 == 0) words += " layers";
   return words.empty() || forms.quantized_at_load == 0 ? words : words + ", quantised at load";
@@ -92,10 +96,12 @@ std::string forms_in_words(const layers::WeightForms& forms) {
 std::string Pipeline::arithmetic() const {
   const std::string transformer = forms_in_words(model_.mmdit.forms());
   const std::string t5 = model_.encoder_t5 ? forms_in_words(model_.encoder_t5->forms()) : "";
-  const std::string dtype(dtype_name(dtype_));
-  if (transformer.empty() && t5.empty()) return dtype;
-  return transformer + (transformer.empty() || t5.empty() ? "" : ", ") + (t5.empty() ? "" : "T5 " + t5) + ", else " +
-         dtype;
+  std::string words = transformer;
+  const auto add = [&words](const std::string& more) { words += (words.empty() ? "" : ", ") + more; };
+  if (fp8_attention_) add("attention in e4m3");
+  if (!t5.empty()) add("T5 " + t5);
+  add((words.empty() ? "" : "else ") + std::string(dtype_name(dtype_)));
+  return words;
 }
 
 Result<LoadOptions> parse_load_options(const std::string& precision, const std::vector<std::string>& kernels,
@@ -145,6 +151,8 @@ Result<std::unique_ptr<Pipeline>> Pipeline::load(const weights::ModelFiles& file
     precision.residuals = options.residuals.value_or(traits.preferred_residual_dtype);
   }
   precision.quantize_t5 = options.quantize_t5.value_or(on_gpu);
+  precision.attention_codes = options.fp8_attention;
+  precision.static_amax = options.static_amax;
   models::Residencies residencies;
   if (on_gpu && options.vram != LoadOptions::Vram::kFull) {
     residencies = {.text_encoders = layers::Residency::kStreamed, .modulations = layers::Residency::kStreamed};
@@ -186,10 +194,22 @@ Result<std::unique_ptr<Pipeline>> Pipeline::load(const weights::ModelFiles& file
     pipeline->side_context_->set_kernel_overrides(options.kernels);
     pipeline->context_->set_side(pipeline->side_context_.get());
   }
+  pipeline->context_->set_kernel_overrides(options.kernels);
+  const models::MmditConfig& sizes = pipeline->model_.mmdit.config();
+  if (options.fp8_attention && ops::plan_attention_operands(*pipeline->context_, precision.activations,
+                                                            sizes.head_width, 1.0f, sizes.qk_norm, true)
+                                       .q != DType::kE4M3) {
+    return invalid_argument(
+        "--fp8-attention",
+        fmt::format(
+            "{} has no attention in E4M3 for this model in {}: it needs a GPU of compute capability 9.0, heads of "
+            "64 whose q and k have norms, bf16 beside it, and no other --kernel of attention",
+            traits.name, dtype_name(precision.activations)));
+  }
+  pipeline->fp8_attention_ = options.fp8_attention;
   pipeline->images_per_forward_ = options.images_per_forward;
   OCTAVO_ASSIGN_OR_RETURN(pipeline->step_flags_,
                           pipeline->device_->allocate(2 * sizeof(std::int32_t), device::MemoryKind::kPinnedHost));
-  pipeline->context_->set_kernel_overrides(options.kernels);
   pipeline->dtype_ = precision.activations;
   pipeline->capabilities_ = describe(pipeline->model_);
   spdlog::info("{}: {:.1f} MiB of weights on {}; arithmetic {} because {}; loaded in {:.3f} s",
@@ -209,7 +229,9 @@ Result<std::unique_ptr<Pipeline>> Pipeline::load(const weights::ModelFiles& file
         "{}: {} layers of the transformer quantised at load in {:.0f} ms: products E4M3, modulations int8, one "
         "scale a channel{}",
         pipeline->capabilities_.model_name, forms.quantized_at_load, seconds(forms.quantizing) * 1e3,
-        forms.w8a8 > 0 ? "; inputs E4M3, one scale a token" : "");
+        forms.w8a8 == 0             ? ""
+        : precision.static_amax > 0 ? "; products and their E4M3 inputs with one scale each, not calibrated"
+                                    : "; inputs E4M3, one scale a token");
   }
   if (const std::string words = pipeline->arithmetic(); words != dtype_name(precision.activations)) {
     spdlog::info("{}: {}", pipeline->capabilities_.model_name, words);

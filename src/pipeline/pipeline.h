@@ -51,6 +51,11 @@ struct LoadOptions {
   std::optional<DType> residuals;
   /// Whether kFp8 and kW8a16 make T5's weights E4M3 too; nothing = on a GPU, where memory is short.
   std::optional<bool> quantize_t5;
+  /// q and k of the transformer's attention in E4M3 (layers::Precision::attention_codes). kInvalidArgument where the
+  /// device has no such attention for the model: of compute capability 9.0, heads of 64 with norms, bf16 beside it.
+  bool fp8_attention = false;
+  /// kFp8 of a 16-bit checkpoint: layers::Precision::static_amax, for measuring what static scales save.
+  float static_amax = 0.0f;
 };
 
 /// "full" | "balanced" | "min"; errors name the flag --vram.
@@ -182,6 +187,7 @@ class Pipeline final : public generation::Generator {
   device::Buffer step_flags_;  // two i32 in pinned memory: whether the latents after even and odd steps were finite
   models::Sd35 model_;
   DType dtype_ = DType::kF32;
+  bool fp8_attention_ = false;
   generation::Capabilities capabilities_;
   TextConditioner text_{model_};
   std::optional<EncodedInput> input_;

@@ -1,11 +1,14 @@
 // Whole pictures on a GPU: equal to the CPU's, equal in every run, equal alone and in a batch, without asking the
 // driver for memory once warm, and alive after memory ran out. The model is octavo-tiny.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "device/cuda_backend.h"
 #include "ops/all_ops.h"
@@ -35,10 +38,49 @@ LoadOptions on_gpu(Precision precision, int images = 0) {
   return on(device::DeviceChoice::Kind::kCuda, precision, images);
 }
 
-std::unique_ptr<Pipeline> load(const LoadOptions& options) {
-  auto pipeline = load_pipeline(model_folder(), options);
+std::unique_ptr<Pipeline> load(const LoadOptions& options, const std::filesystem::path& folder = model_folder()) {
+  auto pipeline = load_pipeline(folder, options);
   EXPECT_TRUE(pipeline.ok()) << pipeline.status().to_string();
   return pipeline.ok() ? std::move(*pipeline) : nullptr;
+}
+
+/// octavo-tiny as `octavo quantize` makes it with one scale a weight and a static one an input.
+class StaticModel {
+ public:
+  explicit StaticModel(const std::string& format)
+      : base_(std::filesystem::temp_directory_path() / fmt::format("octavo-static-{}-{}", format, ::getpid())) {
+    const char* given = std::getenv("OCTAVO_BINARY");
+    const std::filesystem::path prompts = base_ / "prompts.txt", out = base_ / "model";
+    std::filesystem::create_directories(base_);
+    std::ofstream(prompts) << "a red circle on a blue background\nthree green apples on a white background\n";
+    const std::string command = fmt::format(
+        "'{}' quantize --model '{}' --format {} --weights tensor --activations static --steps 8 --prompts '{}' "
+        "--device cpu --out '{}'",
+        given != nullptr ? given : OCTAVO_BINARY, model_folder().string(), format, prompts.string(), out.string());
+    if (std::system(command.c_str()) == 0) folder_ = out;
+  }
+  ~StaticModel() { std::filesystem::remove_all(base_); }
+  StaticModel(const StaticModel&) = delete;
+  StaticModel& operator=(const StaticModel&) = delete;
+  /// Empty when the command failed: nothing loads it.
+  const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  std::filesystem::path base_, folder_;
+};
+
+/// Ways to compute in 8 bits: scales found while running, and static ones.
+struct Way {
+  const char* name;
+  std::filesystem::path folder;
+  Precision precision;
+  bool float8 = true;
+};
+std::vector<Way> eight_bit_ways() {
+  static const StaticModel e4m3("e4m3"), int8("int8");
+  return {{"fp8", model_folder(), Precision::kFp8},
+          {"fp8, static scales", e4m3.folder(), Precision::kAuto},
+          {"int8, static scales", int8.folder(), Precision::kAuto, false}};
 }
 
 generation::GenerationRequest request(const Pipeline& pipeline, int side = 256, int steps = 20, int images = 1) {
@@ -93,7 +135,7 @@ TEST_F(GpuPipeline, bf16_is_as_near_to_f32_as_other_engines_are) {
 }
 
 /// The mean over some seeds of how near two pipelines' pictures are, in dB.
-double mean_psnr(Pipeline& a, Pipeline& b, const char* what) {
+double mean_psnr(Pipeline& a, Pipeline& b, const std::string& what) {
   constexpr int kSeeds = 8;
   double sum = 0, least = 1000;
   for (int seed = 1; seed <= kSeeds; ++seed) {
@@ -103,7 +145,7 @@ double mean_psnr(Pipeline& a, Pipeline& b, const char* what) {
     sum += psnr;
     least = std::min(least, psnr);
   }
-  std::printf("%s: %.1f dB, at least %.1f\n", what, sum / kSeeds, least);
+  std::printf("%s: %.1f dB, at least %.1f\n", what.c_str(), sum / kSeeds, least);
   return sum / kSeeds;
 }
 
@@ -113,69 +155,99 @@ TEST_F(GpuPipeline, eight_bit_weights_draw_what_the_cpu_draws) {
   EXPECT_GT(mean_psnr(*cpu, *gpu, "w8a16: GPU against CPU"), 40.0);
 }
 
-TEST_F(GpuPipeline, fp8_is_as_near_to_the_cpu_as_the_cpu_is_to_itself) {
-  // What is rounded to E4M3 amplifies differences of the last bit: a code at a border turns over, by a tenth of its
+TEST_F(GpuPipeline, eight_bits_are_as_near_to_the_cpu_as_the_cpu_is_to_itself) {
+  // What is rounded to 8 bits amplifies differences of the last bit: a code at a border turns over, by a tenth of its
   // value, and turns others over. So two orders of f32 sums, here of the norms alone, draw pictures that are tens of dB
   // apart on one processor; a GPU that computes the same is not to be expected nearer.
-  LoadOptions options = on(device::DeviceChoice::Kind::kCpu, Precision::kFp8);
-  auto cpu = load(options);
-  options.kernels = {{"gate_residual_norm", "reference"}};
-  auto other_sums = load(options);
-  ASSERT_TRUE(cpu && other_sums);
-  const double control = mean_psnr(*cpu, *other_sums, "fp8: CPU against CPU with other sums");
-  for (const bool widened : {false, true}) {
-    options = on_gpu(Precision::kFp8);
-    if (widened) options.kernels = {{"scaled_matmul", "cublaslt_widened"}};
-    auto gpu = load(options);
-    ASSERT_TRUE(gpu);
-    EXPECT_GT(mean_psnr(*cpu, *gpu, widened ? "fp8: GPU, sums in f32, against CPU" : "fp8: GPU against CPU"),
-              control - 3.0);
+  for (const Way& way : eight_bit_ways()) {
+    LoadOptions options = on(device::DeviceChoice::Kind::kCpu, way.precision);
+    auto cpu = load(options, way.folder);
+    options.kernels = {{"gate_residual_norm", "reference"}};
+    auto other_sums = load(options, way.folder);
+    ASSERT_TRUE(cpu && other_sums);
+    const double control = mean_psnr(*cpu, *other_sums, fmt::format("{}: CPU against CPU with other sums", way.name));
+    for (const bool widened : {false, true}) {
+      if (widened && !way.float8) continue;  // sums of int8 are exact
+      options = on_gpu(way.precision);
+      if (widened) options.kernels = {{"scaled_matmul", "cublaslt_widened"}};
+      auto gpu = load(options, way.folder);
+      ASSERT_TRUE(gpu);
+      EXPECT_GT(mean_psnr(*cpu, *gpu, fmt::format("{}: GPU{} against CPU", way.name, widened ? ", sums in f32," : "")),
+                control - 3.0);
+    }
   }
+}
+
+TEST_F(GpuPipeline, attention_in_fp8_draws_pictures_of_the_quality_of_fp8) {
+  auto cpu = load(on(device::DeviceChoice::Kind::kCpu, Precision::kF32));
+  LoadOptions options = on_gpu(Precision::kFp8);
+  auto plain = load(options);
+  options.fp8_attention = true;
+  const auto found = load_pipeline(model_folder(), options);
+  ASSERT_TRUE(cpu && plain);
+  if (plain->traits().compute_capability != 90) {
+    ASSERT_FALSE(found.ok());
+    EXPECT_NE(found.status().to_string().find("--fp8-attention"), std::string::npos) << found.status().to_string();
+    GTEST_SKIP() << found.status().to_string();
+  }
+  ASSERT_TRUE(found.ok()) << found.status().to_string();
+  EXPECT_NE((*found)->arithmetic().find("attention in e4m3"), std::string::npos) << (*found)->arithmetic();
+  EXPECT_NE(draw(**found, request(*plain))[0].pixels, draw(*plain, request(*plain))[0].pixels);
+  const double without = mean_psnr(*cpu, *plain, "fp8 against the CPU's f32");
+  EXPECT_GT(mean_psnr(*cpu, **found, "fp8, attention in fp8, against the CPU's f32"), without - 6.02);
 }
 
 TEST_F(GpuPipeline, kernels_of_older_gpus_draw_the_same_pictures) {
   auto cpu = load(on(device::DeviceChoice::Kind::kCpu, Precision::kF32));
   ASSERT_TRUE(cpu);
+  std::vector<Way> ways = eight_bit_ways();
+  ways.push_back({"bf16", model_folder(), Precision::kBf16});
+  ways.push_back({"w8a16", model_folder(), Precision::kW8a16});
   for (const int architecture : {80, 89}) {
-    for (const Precision precision : {Precision::kBf16, Precision::kW8a16, Precision::kFp8}) {
-      LoadOptions options = on_gpu(precision);
+    for (const Way& way : ways) {
+      LoadOptions options = on_gpu(way.precision);
       options.device.cuda.force_architecture = architecture;
-      auto forced = load(options);
+      auto forced = load(options, way.folder);
       ASSERT_TRUE(forced);
       const double psnr = quantize::psnr_db(draw(*cpu, request(*cpu))[0], draw(*forced, request(*forced))[0]);
-      std::printf("kernels of sm_%d, precision %d: %.1f dB from the CPU's f32\n", architecture,
-                  static_cast<int>(precision), psnr);
+      std::printf("kernels of sm_%d, %s: %.1f dB from the CPU's f32\n", architecture, way.name, psnr);
       // W8A8 is 30 dB from bf16 in the mean of 150 pictures, some under 20 (docs/quality.md).
-      EXPECT_GT(psnr, precision == Precision::kBf16 ? 43.7 - 6.02 : precision == Precision::kW8a16 ? 25.0 : 20.0);
+      EXPECT_GT(psnr, way.precision == Precision::kBf16    ? 43.7 - 6.02
+                      : way.precision == Precision::kW8a16 ? 25.0
+                                                           : 20.0);
     }
   }
 }
 
 TEST_F(GpuPipeline, the_same_request_is_the_same_picture_in_every_run) {
-  for (const Precision precision : {Precision::kBf16, Precision::kFp8}) {
-    auto gpu = load(on_gpu(precision));
+  std::vector<Way> ways = eight_bit_ways();
+  ways.push_back({"bf16", model_folder(), Precision::kBf16});
+  for (const Way& way : ways) {
+    auto gpu = load(on_gpu(way.precision), way.folder);
     ASSERT_TRUE(gpu);
     const auto wanted = request(*gpu);
     const auto first = draw(*gpu, wanted);
     ASSERT_EQ(first.size(), 1u);
     for (int run = 1; run < 20; ++run) {
       gpu->clear_prompt_cache();
-      EXPECT_EQ(draw(*gpu, wanted)[0].pixels, first[0].pixels) << "run " << run;
+      EXPECT_EQ(draw(*gpu, wanted)[0].pixels, first[0].pixels) << way.name << ", run " << run;
     }
   }
 }
 
 TEST_F(GpuPipeline, pictures_drawn_together_are_those_drawn_alone) {
-  for (const Precision precision : {Precision::kBf16, Precision::kFp8}) {
+  std::vector<Way> ways = eight_bit_ways();
+  ways.push_back({"bf16", model_folder(), Precision::kBf16});
+  for (const Way& way : ways) {
     for (const int side : {128, 256}) {
-      auto alone = load(on_gpu(precision, 1)), together = load(on_gpu(precision, 8));
+      auto alone = load(on_gpu(way.precision, 1), way.folder), together = load(on_gpu(way.precision, 8), way.folder);
       ASSERT_TRUE(alone && together);
       const auto wanted = request(*alone, side, 8, 8);
       const auto one_by_one = draw(*alone, wanted), at_once = draw(*together, wanted);
       ASSERT_EQ(one_by_one.size(), 8u);
       ASSERT_EQ(at_once.size(), 8u);
       for (std::size_t i = 0; i < 8; ++i) {
-        EXPECT_EQ(one_by_one[i].pixels, at_once[i].pixels) << "picture " << i << " of side " << side;
+        EXPECT_EQ(one_by_one[i].pixels, at_once[i].pixels) << way.name << ", picture " << i << " of side " << side;
       }
     }
   }
@@ -193,16 +265,18 @@ TEST_F(GpuPipeline, other_sizes_and_proportions_are_drawn) {
 }
 
 TEST_F(GpuPipeline, streamed_weights_draw_the_same_picture) {
-  auto full = load(on_gpu(Precision::kFp8));
-  ASSERT_TRUE(full);
-  const auto expected = draw(*full, request(*full));
-  for (const LoadOptions::Vram vram : {LoadOptions::Vram::kBalanced, LoadOptions::Vram::kMin}) {
-    LoadOptions options = on_gpu(Precision::kFp8);
-    options.vram = vram;
-    auto streamed = load(options);
-    ASSERT_TRUE(streamed);
-    EXPECT_EQ(draw(*streamed, request(*streamed))[0].pixels, expected[0].pixels);
-    EXPECT_LT(streamed->memory_statistics().used_bytes, std::size_t{1} << 40);
+  for (const Way& way : eight_bit_ways()) {
+    auto full = load(on_gpu(way.precision), way.folder);
+    ASSERT_TRUE(full);
+    const auto expected = draw(*full, request(*full));
+    for (const LoadOptions::Vram vram : {LoadOptions::Vram::kBalanced, LoadOptions::Vram::kMin}) {
+      LoadOptions options = on_gpu(way.precision);
+      options.vram = vram;
+      auto streamed = load(options, way.folder);
+      ASSERT_TRUE(streamed);
+      EXPECT_EQ(draw(*streamed, request(*streamed))[0].pixels, expected[0].pixels) << way.name;
+      EXPECT_LT(streamed->memory_statistics().used_bytes, std::size_t{1} << 40);
+    }
   }
 }
 

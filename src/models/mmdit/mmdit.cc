@@ -101,8 +101,8 @@ struct Mmdit::Step {
   TensorView image_in, text_in, own_in;  // memory of modulated inputs of products; own_in of dual blocks
   TensorView image_update, text_update;
   ops::AttentionOperands operands;
-  TensorView q, k, v;  // [R, H, N + T, head], as `operands` says
-  TensorView attended;
+  TensorView q, k, v;                // [R, H, N + T, head], as `operands` says
+  TensorView attended;               // [R, N + T, D], or memory of its codes
   TensorView image_wide, text_wide;  // qkv [.., 3D] and the feed-forward's hidden [.., 4D], one after the other
 
   Step(const Mmdit& of, ops::ExecutionContext& where, const MmditConditioning& given, int group, std::int64_t tokens)
@@ -126,8 +126,8 @@ struct Mmdit::Step {
     if (!c.dual_layers.empty()) own_in = arena.take(dtype, Shape{R, N, D});
     image_update = arena.take(dtype, Shape{R, N, D});
     text_update = arena.take(dtype, Shape{R, T, D});
-    operands =
-        ops::plan_attention_operands(context, dtype, head, 1.0f / std::sqrt(static_cast<float>(head)), c.qk_norm);
+    operands = ops::plan_attention_operands(context, dtype, head, 1.0f / std::sqrt(static_cast<float>(head)), c.qk_norm,
+                                            model.attention_codes_);
     q = arena.take(operands.q, Shape{R, H, S, head});
     k = arena.take(operands.k, Shape{R, H, S, head});
     v = arena.take(operands.v, Shape{R, H, S, head});
@@ -192,7 +192,8 @@ struct Mmdit::Step {
       into.second = {.shift = m.vector(kShiftOwn),
                      .scale = m.vector(kScaleOwn),
                      .out = own.out(),
-                     .dequant_scale = own.out_scale()};
+                     .dequant_scale = own.out_scale(),
+                     .quant_scale = own.quant_scale};
     }
     return into;
   }
@@ -219,6 +220,7 @@ struct Mmdit::Step {
                                    .eps = kNormEps,
                                    .out = into.out.out(),
                                    .out_dequant_scale = into.out.out_scale(),
+                                   .out_quant_scale = into.out.quant_scale,
                                    .second = into.second});
   }
 
@@ -236,20 +238,69 @@ struct Mmdit::Step {
                                        .k = k.slice(2, lane.offset, lane.tokens),
                                        .v = v.slice(2, lane.offset, lane.tokens)});
   }
-  /// Rows [0, queries) attend to rows [0, keys).
-  void attend(std::int64_t queries, std::int64_t keys) const {
-    ops::attention(context, {.q = q.slice(2, 0, queries),
-                             .k = k.slice(2, 0, keys),
-                             .v = v.slice(2, 0, keys),
-                             .score_factor = operands.score_factor,
-                             .out = attended.slice(1, 0, queries)});
+  /// Where attention puts what `out` reads if it may: the codes of the image's tokens lie at the beginning of
+  /// `attended`, those of the text's behind them, so that each product reads rows without gaps.
+  layers::LinearInput attended_codes(const layers::Linear& out, bool of_text) const {
+    const std::int64_t D = model.config_.width, tokens = of_text ? T : N, begin = of_text ? R * N * D : 0;
+    auto* memory = static_cast<std::byte*>(attended.data());
+    if (memory != nullptr) memory += begin;  // null in a dry run
+    const TensorView buffer(memory, DType::kI8, Shape{static_cast<std::int64_t>(attended.byte_count()) - begin});
+    return out.input_in(context, buffer, Shape{R, tokens, D}, model.dtype_);
+  }
+  /// Whether a block's attentions write codes: if all that read them take E4M3 with scales that are known beforehand,
+  /// for attention measures none; all, because the text's codes must outlive a dual block's second attention.
+  bool attends_into_codes(const Block& block) const {
+    const auto takes = [this](const layers::Linear& out, bool of_text) {
+      const layers::LinearInput in = attended_codes(out, of_text);
+      return in.quant_scale.defined() && in.out().dtype() == DType::kE4M3;
+    };
+    return operands.writes_codes && takes(block.image.attention.out, false) &&
+           (block.last || takes(block.text.attention.out, true)) &&
+           (!block.dual || takes(block.image.own_attention.out, false));
+  }
+  /// What the products behind an attention read: of the image's tokens, and of the text's, which follow them.
+  struct Attended {
+    layers::LinearInput image, text;
+  };
+  /// Image rows attend to rows [0, keys); text rows too where `text_out`, the product that reads them, is given.
+  Attended attend(const layers::Linear& image_out, const layers::Linear* text_out, std::int64_t keys,
+                  bool into_codes) const {
+    const auto plain_rows = [this](std::int64_t begin, std::int64_t count) {
+      return layers::LinearInput{.plain = attended.slice(1, begin, count), .codes = {}, .quant_scale = {}};
+    };
+    Attended result;
+    if (!into_codes) {
+      const std::int64_t queries = text_out == nullptr ? N : N + T;
+      attend_rows(context, 0, queries, keys, plain_rows(0, queries));
+      result.image = plain_rows(0, N);
+      if (text_out != nullptr) result.text = plain_rows(N, T);
+      return result;
+    }
+    // Each stream's codes have a scale of their own: an attention each, side by side.
+    result.image = attended_codes(image_out, false);
+    attend_rows(context, 0, N, keys, result.image);
+    if (text_out != nullptr) {
+      result.text = attended_codes(*text_out, true);
+      attend_rows(text_context, N, T, keys, result.text);
+    }
+    return result;
+  }
+  /// Rows [begin, begin + count) attend to rows [0, keys).
+  void attend_rows(ops::ExecutionContext& where, std::int64_t begin, std::int64_t count, std::int64_t keys,
+                   const layers::LinearInput& into) const {
+    ops::attention(where, {.q = q.slice(2, begin, count),
+                           .k = k.slice(2, 0, keys),
+                           .v = v.slice(2, 0, keys),
+                           .score_factor = operands.score_factor,
+                           .out = into.out(),
+                           .out_quant_scale = into.quant_scale});
   }
   /// From what attention gave to the end of the block: out projection, residual, feed-forward, residual, and the norm
   /// that leads out of the block.
-  void finish(const Lane& lane, const Stream& stream, const layers::Linear& out, int attention_gate,
-              const Into& into) const {
+  void finish(const Lane& lane, const Stream& stream, const layers::Linear& out, const layers::LinearInput& attention,
+              int attention_gate, const Into& into) const {
     const Modulation m = modulation(stream.modulation_column);
-    out.forward(lane.context, attended.slice(1, lane.offset, lane.tokens), lane.update);
+    out.forward(lane.context, attention, lane.update);
     const layers::LinearInput in = input_of(lane, stream.fc1, lane.in);
     ops::gate_residual_norm(lane.context, {.x = lane.stream,
                                            .y = lane.update,
@@ -258,8 +309,10 @@ struct Mmdit::Step {
                                            .scale = m.vector(kScaleFeed),
                                            .eps = kNormEps,
                                            .out = in.out(),
-                                           .out_dequant_scale = in.out_scale()});
-    const TensorView hidden = wide_as(lane, 4 * model.config_.width);
+                                           .out_dequant_scale = in.out_scale(),
+                                           .out_quant_scale = in.quant_scale});
+    const layers::LinearInput hidden = stream.fc1.output_for(
+        stream.fc2, lane.context, lane.wide, Shape{R, lane.tokens, 4 * model.config_.width}, lane.wide.dtype());
     stream.fc1.forward(lane.context, in, hidden, {.activation = ops::Activation::kGeluTanh});
     stream.fc2.forward(lane.context, hidden, lane.update);
     ops::gate_residual_norm(lane.context, {.x = lane.stream,
@@ -270,6 +323,7 @@ struct Mmdit::Step {
                                            .eps = kNormEps,
                                            .out = into.out.out(),
                                            .out_dequant_scale = into.out.out_scale(),
+                                           .out_quant_scale = into.out.quant_scale,
                                            .second = into.second});
   }
 
@@ -279,23 +333,29 @@ struct Mmdit::Step {
     project(image_way, block.image.attention, input_of(image_way, block.image.attention.qkv, image_in), true);
     project(text_way, block.text.attention, input_of(text_way, block.text.attention.qkv, text_in), !block.last);
     join();
-    attend(block.last ? N : N + T, N + T);  // the last block's text rows would be thrown away
+    const Attention& joint = block.image.attention;
+    const bool into_codes = attends_into_codes(block);
+    if (into_codes) fork();
+    // The last block's text rows would be thrown away.
+    const Attended joined = attend(joint.out, block.last ? nullptr : &block.text.attention.out, N + T, into_codes);
+    if (into_codes) join();  // both streams go on to write q, k and v
     fork();
     if (next != nullptr) {  // else nobody reads the text any more
-      finish(text_way, block.text, block.text.attention.out, kGateAttention, text_into(*next));
+      finish(text_way, block.text, block.text.attention.out, joined.text, kGateAttention, text_into(*next));
       tap(block, ".text", text);
     }
     if (block.dual) {
       // The image tokens once more among themselves, from what they were before the joint attention. The text rows of
       // `attended` stay for the text stream, its keys and values do not: nobody reads them any more.
       const Modulation m = modulation(block.image.modulation_column);
-      block.image.attention.out.forward(context, attended.slice(1, 0, N), image_update);
+      joint.out.forward(context, joined.image, image_update);
       ops::gate_residual_norm(context, {.x = image, .y = image_update, .gate = m.vector(kGateAttention)});
       project(image_way, block.image.own_attention, own_input(block), true);
-      attend(N, N);
-      finish(image_way, block.image, block.image.own_attention.out, kGateOwn, image_into(next));
+      const layers::Linear& own_out = block.image.own_attention.out;
+      finish(image_way, block.image, own_out, attend(own_out, nullptr, N, into_codes).image, kGateOwn,
+             image_into(next));
     } else {
-      finish(image_way, block.image, block.image.attention.out, kGateAttention, image_into(next));
+      finish(image_way, block.image, joint.out, joined.image, kGateAttention, image_into(next));
     }
     tap(block, ".image", image);
   }

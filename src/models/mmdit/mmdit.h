@@ -104,6 +104,7 @@ class Mmdit {
   std::string label_;
   DType dtype_ = DType::kF32;
   DType residual_dtype_ = DType::kF32;
+  bool attention_codes_ = false;
   layers::WeightForms forms_;
   std::int64_t modulation_width_ = 0;
   std::int64_t final_column_ = 0;

@@ -115,6 +115,7 @@ Result<Mmdit> Mmdit::load(device::Device& device, weights::CheckpointPart part, 
   model.label_ = part.name;
   model.dtype_ = precision.activations;
   model.residual_dtype_ = precision.residuals;
+  model.attention_codes_ = precision.attention_codes;
   model.weights_ = std::make_shared<weights::WeightStore>(std::move(part.weights));
   const MmditConfig& c = model.config_;
   layers::LoadContext load{device, *model.weights_, precision, model.label_};
