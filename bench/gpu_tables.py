@@ -6,8 +6,8 @@
 Each file gives the tables of what it holds: stages of a picture, a step by kinds of op beside the floor, the residency
 modes, the peers and how far each is from f32.
 """
+import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -101,8 +101,13 @@ def peers(report):
 
 
 def main():
-    for path in sys.argv[1:]:
-        report = json.loads(Path(path).read_text())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("reports", nargs="+", type=Path, help="files that --json wrote")
+    for path in parser.parse_args().reports:
+        try:
+            report = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            parser.error(f"{path}: {error}")
         for key, show in (("e2e", picture), ("step", step), ("vram", residency)):
             if key in report:
                 show(report[key])
