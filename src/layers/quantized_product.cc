@@ -118,12 +118,12 @@ std::optional<QuantizedProduct> QuantizedProduct::from_codes(LoadContext& load, 
     product.scales_ = copy_to_device(load, first.weight.dequant_scale);
     if (first.outlier_weight.defined()) product.outlier_weight_ = copy_to_device(load, first.outlier_weight);
   }
-  product.one_scale_ = codes.size() == 1 && first.weight.grain == ScaleGrain::kTensor;
   if (first.input_scale.defined()) product.set_input_scale(load, *first.input_scale.f32());
   if (first.input_multiplier.defined()) product.multiplier_ = copy_to_device(load, first.input_multiplier);
   if (first.outlier_index.defined()) product.outliers_ = copy_to_device(load, first.outlier_index);
   joined.dequant_scale = product.scales_.view;
-  if (!load.status.ok() || !product.pack(load, joined)) return std::nullopt;
+  if (!load.status.ok() || !product.pack(load, joined, codes.size() == 1 && first.weight.grain == ScaleGrain::kTensor))
+    return std::nullopt;
   return product;
 }
 
@@ -167,7 +167,6 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, st
     const float scale = *std::ranges::max_element(found);
     product.scales_ = copy_to_device(load, TensorView(static_cast<const void*>(&scale), DType::kF32, Shape{1}));
     product.input_ = ActivationForm::kStatic;
-    product.one_scale_ = true;
     product.set_input_scale(load, dequant_scale_of(load.precision.static_amax, product.input_format_));
     if (!load.status.ok()) return std::nullopt;
     quantized.dequant_scale = product.scales_.view;
@@ -176,7 +175,7 @@ std::optional<QuantizedProduct> QuantizedProduct::quantize(LoadContext& load, st
     stream->synchronize();
   }
   load.forms.quantizing += std::chrono::steady_clock::now() - started;
-  if (!product.pack(load, quantized)) return std::nullopt;
+  if (!product.pack(load, quantized, quantized.grain == ScaleGrain::kTensor)) return std::nullopt;
   return product;
 }
 
@@ -189,7 +188,7 @@ void QuantizedProduct::set_input_scale(LoadContext& load, float dequant_scale) {
   input_quant_scale_ = copy_to_device(load, scalar(quant_scale));
 }
 
-bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
+bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized, bool one_scale) {
   ops::ScaledActivations activations{load.precision.activations, {}};
   if (quantizes_input()) activations = {input_format_, grain_of(input_)};
   if (input_ == ActivationForm::kStatic) activations.static_scale = input_scale_.view;
@@ -199,7 +198,7 @@ bool QuantizedProduct::pack(LoadContext& load, const QuantizedView& quantized) {
     return false;
   }
   weight_ = std::move(*packed);
-  weight_.one_scale = weight_.one_scale || one_scale_;
+  weight_.one_scale = one_scale;
   if (weight_.quantized.codes.data() != codes_.data()) codes_ = {};  // the file's, or the backend made its own
   if (load.streamer != nullptr) {
     streamed_ = stream_weight(load, weight_.quantized.codes);

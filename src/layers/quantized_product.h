@@ -49,7 +49,8 @@ class QuantizedProduct {
 
  private:
   QuantizedProduct() = default;
-  bool pack(LoadContext& load, const QuantizedView& quantized);
+  /// `one_scale`: the scales are all one, however they are stored.
+  bool pack(LoadContext& load, const QuantizedView& quantized, bool one_scale);
   void set_input_scale(LoadContext& load, float dequant_scale);
 
   weights::ActivationForm input_ = weights::ActivationForm::kToken;
@@ -59,7 +60,6 @@ class QuantizedProduct {
   ops::ScaledWeight weight_;
   StreamedWeight streamed_;
   device::Buffer codes_;  // behind weight_.quantized.codes when that is not the file
-  bool one_scale_ = false;
   OwnedTensor scales_, input_scale_, input_quant_scale_, multiplier_, outliers_, outlier_weight_;
 };
 

@@ -59,16 +59,14 @@ CudnnGraph fp8_attention_graph(const AttentionProblem& problem) {
       row_shape{batch, heads, queries, 1}, out_shape{batch, heads, queries, problem.width};
   CudnnGraph graph;
   const auto scalar = [&] { return graph.tensor(kF32, one, one); };
-  const auto times = [&](Tensor x, Tensor factor, const CudnnGraph::Extents& shape,
+  const auto apply = [&](cudnnPointwiseMode_t mode, Tensor a, Tensor b, const CudnnGraph::Extents& shape,
                          cudnnDataType_t type = CUDNN_DATA_FLOAT) {
     const Tensor result = graph.between_matrices(type, shape);
-    graph.pointwise(CUDNN_POINTWISE_MUL, x, factor, result);
-    return result;
-  };
-  const auto apply = [&](cudnnPointwiseMode_t mode, Tensor a, Tensor b, const CudnnGraph::Extents& shape) {
-    const Tensor result = graph.between_matrices(kF32, shape);
     graph.pointwise(mode, a, b, result);
     return result;
+  };
+  const auto times = [&](Tensor x, Tensor factor, const CudnnGraph::Extents& shape) {
+    return apply(CUDNN_POINTWISE_MUL, x, factor, shape);
   };
   const auto over_keys = [&](cudnnReduceTensorOp_t reduction, Tensor x) {
     const Tensor result = graph.between_matrices(kF32, row_shape);
@@ -101,7 +99,7 @@ CudnnGraph fp8_attention_graph(const AttentionProblem& problem) {
   const Tensor weights = apply(CUDNN_POINTWISE_DIV, exponentials, sum, scores_shape);
   graph.reduce(CUDNN_REDUCE_TENSOR_AMAX, weights, largest_weight);
   Tensor values = graph.between_matrices(kF32, out_shape);
-  graph.matmul(times(weights, weight_quant_scale, scores_shape, kCodes), v, values);
+  graph.matmul(apply(CUDNN_POINTWISE_MUL, weights, weight_quant_scale, scores_shape, kCodes), v, values);
   values = times(values, weight_dequant_scale, out_shape);
   values = times(values, v_dequant_scale, out_shape);
   graph.pointwise(CUDNN_POINTWISE_MUL, values, out_quant_scale, out);

@@ -28,7 +28,6 @@
 // A query's result depends on its own row of q and its head's k and v alone, in one order of sums: the same bits in
 // every run, whatever else is in the batch.
 #include <cudaTypedefs.h>
-#include <cuda_fp8.h>
 
 #include <algorithm>
 #include <numbers>
@@ -36,6 +35,7 @@
 #include "device/cuda/cuda_launch.h"
 #include "ops/attention/cuda/attention_hopper.h"
 #include "ops/attention/cuda/hopper.cuh"
+#include "ops/cuda/elements.cuh"
 
 namespace octavo::ops {
 namespace {
@@ -368,10 +368,6 @@ __device__ __forceinline__ void store_values(const float (&out)[kOuts], float fi
   }
 }
 
-__device__ __forceinline__ std::uint32_t two_codes(float low, float high) {
-  return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
-}
-
 __device__ __forceinline__ void store_codes(const float (&out)[kOuts], float first, float second, std::uint32_t staging,
                                             std::uint8_t* to, std::int64_t token_stride, int token, int tokens) {
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, c = lane % 4;
@@ -379,8 +375,8 @@ __device__ __forceinline__ void store_codes(const float (&out)[kOuts], float fir
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const std::uint32_t at = staging + g * kWidth + (i ^ g) * 8 + c * 2;
-    const std::uint32_t upper = two_codes(out[4 * i] * first, out[4 * i + 1] * first);
-    const std::uint32_t lower = two_codes(out[4 * i + 2] * second, out[4 * i + 3] * second);
+    const std::uint32_t upper = cuda::encode_pair(DType::kE4M3, out[4 * i] * first, out[4 * i + 1] * first);
+    const std::uint32_t lower = cuda::encode_pair(DType::kE4M3, out[4 * i + 2] * second, out[4 * i + 3] * second);
     asm volatile("st.shared.b16 [%0], %1;" ::"r"(at), "h"(static_cast<std::uint16_t>(upper)) : "memory");
     asm volatile("st.shared.b16 [%0], %1;" ::"r"(at + 8 * kWidth), "h"(static_cast<std::uint16_t>(lower)) : "memory");
   }
